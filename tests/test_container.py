@@ -1,0 +1,288 @@
+"""The container: identity, and one test for each way a file can lie, named after the lie."""
+
+import re
+import struct
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from zlib import crc32
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vaecodec.container import (
+    MAX_PIXELS,
+    SIGNATURE,
+    Colour,
+    Container,
+    Header,
+    chunk_sizes,
+    pack,
+    tile_boxes,
+    unpack,
+)
+from vaecodec.errors import FormatError
+
+PREFIX = SIGNATURE + b"\x01"
+MODEL = bytes(range(8))
+FORMAT = Path(__file__).parents[1] / "docs" / "format.md"
+
+
+def png_start(width: int, height: int, depth: int = 8, colour: int = 0) -> bytes:
+    size = struct.pack(">IIBB", width, height, depth, colour)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + size + b"\0\0\0 and so on"
+
+
+def chunk(kind: bytes, payload: bytes = b"") -> bytes:
+    """A chunk of less than 128 bytes with a right checksum, whatever it says."""
+    body = kind + bytes([len(payload)]) + payload
+    return body + struct.pack("<I", crc32(body))
+
+
+def head(
+    sides: str = "05 03",
+    images: str = "01",
+    colour: str = "00",
+    quality: str = "80 0c",
+    tile: str = "00",
+    more: str = "",
+) -> bytes:
+    """A header chunk, its fields in hexadecimal."""
+    fields = bytes.fromhex(sides + images + colour + quality) + MODEL + bytes.fromhex(tile + more)
+    return chunk(b"H", fields)
+
+
+TILE = chunk(b"T", b"\x92\xc6\x6c\x0a\x00")
+SAMPLE = Container(
+    Header(130, 70, Colour.RGB, 3200, MODEL, tile=1),
+    tiles=tuple(bytes([i]) * (5 + 40 * i) for i in range(6)),
+    alpha=png_start(130, 70),
+    icc=b"a profile",
+    exif=b"II*\0",
+    xmp=b"",
+)
+
+headers = st.builds(
+    Header,
+    width=st.integers(1, 300) | st.integers(1, 65535),
+    height=st.integers(1, 300) | st.integers(1, 6103),
+    colour=st.sampled_from(Colour),
+    quality=st.integers(0, 6400),
+    model=st.binary(min_size=8, max_size=8),
+    tile=st.just(0) | st.integers(512, 1024),
+)
+
+
+@st.composite
+def containers(draw: st.DrawFn) -> Container:
+    header = draw(headers)
+    rows, columns = header.tile_grid
+    payload = st.binary(min_size=5, max_size=200)
+    return Container(
+        header,
+        tuple(draw(payload) for _ in range(rows * columns)),
+        alpha=draw(st.none() | st.just(png_start(header.width, header.height))),
+        icc=draw(st.none() | st.binary(max_size=200)),
+        exif=draw(st.none() | st.binary(max_size=200)),
+        xmp=draw(st.none() | st.binary(max_size=200)),
+    )
+
+
+@given(containers())
+@settings(max_examples=60, deadline=None)
+def test_unpack_returns_what_was_packed(container: Container) -> None:
+    data = pack(container)
+    assert unpack(data) == container
+    assert type(unpack(data).header.colour) is Colour
+    assert sum(size for _, size in chunk_sizes(data)) + len(PREFIX) == len(data)
+
+
+def test_the_example_of_the_specification_is_what_pack_writes() -> None:
+    blocks = re.findall(r"(?:^    (?:[0-9a-f]{2} ?)+\n)+", FORMAT.read_text("utf-8"), re.M)
+    (example,) = [data for data in map(bytes.fromhex, blocks) if data.startswith(SIGNATURE)]
+    payload = bytes.fromhex("92c66c0a 01 90 0c00801b")
+    container = Container(Header(5, 3, Colour.GREY, 50 * 64, MODEL), (payload,))
+    assert pack(container) == example
+    assert unpack(example) == container
+    assert chunk_sizes(example) == [("H", 21), ("T", 16)]
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "words"),
+    [(1, 1, 1), (768, 512, 10_000), (5472, 3648, 1_000_000), (20_000, 20_000, 1_000_000)],
+)
+def test_a_plain_image_has_at_most_48_bytes_around_its_words(
+    width: int, height: int, words: int
+) -> None:
+    payload = b"csum" + b"\0" + bytes(4 * words)  # checksum, no escapes
+    header = Header(width, height, Colour.RGB, 6400, b"\xff" * 8)
+    assert len(pack(Container(header, (payload,)))) - 4 * words <= 48
+
+
+@given(headers, st.integers(1, 1024))
+@settings(max_examples=60, deadline=None)
+def test_tile_boxes_cover_the_image_in_raster_order(header: Header, tile: int) -> None:
+    header = replace(header, tile=max(tile, header.width // 512))
+    boxes = tile_boxes(header)
+    rows, columns = header.tile_grid
+    assert len(boxes) == rows * columns
+    assert sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in boxes) == header.width * header.height
+    assert boxes == sorted(boxes, key=lambda box: (box[1], box[0]))
+    assert boxes[-1][2:] == (header.width, header.height)
+
+
+def test_tile_boxes_are_squares_of_64_pixels_but_for_the_last() -> None:
+    header = Header(130, 70, Colour.GREY, 0, MODEL, tile=1)
+    assert tile_boxes(header)[:3] == [(0, 0, 64, 64), (64, 0, 128, 64), (128, 0, 130, 64)]
+    assert tile_boxes(header)[3:] == [(0, 64, 64, 70), (64, 64, 128, 70), (128, 64, 130, 70)]
+
+
+# Damage
+
+
+def test_unpack_rejects_a_file_cut_at_any_byte() -> None:
+    data = pack(SAMPLE)
+    for end in range(len(data)):
+        with pytest.raises(FormatError):
+            unpack(data[:end])
+
+
+def test_unpack_rejects_a_flip_of_any_bit() -> None:
+    data = pack(SAMPLE)
+    for at in range(len(data)):
+        for bit in range(8):
+            with pytest.raises(FormatError):
+                unpack(data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :])
+
+
+def test_unpack_rejects_a_byte_removed_or_doubled_anywhere() -> None:
+    data = pack(SAMPLE)
+    for at in range(len(data)):
+        for changed in (data[:at] + data[at + 1 :], data[: at + 1] + data[at:]):
+            if changed != data:
+                with pytest.raises(FormatError):
+                    unpack(changed)
+
+
+@given(st.lists(st.tuples(st.sampled_from(b"HTiexAqZ"), st.binary(max_size=30)), max_size=6))
+@settings(max_examples=200, deadline=None)
+def test_unpack_raises_nothing_but_format_errors(chunks: list[tuple[int, bytes]]) -> None:
+    data = PREFIX + b"".join(chunk(bytes([kind]), payload) for kind, payload in chunks)
+    for forged in (data, PREFIX + head() + data[8:], PREFIX + head() + data[8:] + TILE):
+        with suppress(FormatError):
+            unpack(forged)
+
+
+# Lies: whole files with right checksums that say what cannot be
+
+LIES = {
+    "empty": (b"", "the file is empty"),
+    "not_a_vz": (b"\x89PNG\r\n\x1a\n" + bytes(50), "not a .vz file"),
+    "cut_in_the_signature": (PREFIX[:5], "ends inside its signature"),
+    "signature_only": (PREFIX, "begins with nothing; its header chunk 'H'"),
+    "line_ends_translated": (PREFIX.replace(b"\r\n", b"\n") + head() + TILE, "not a .vz file"),
+    "version_2": (SIGNATURE + b"\x02" + head() + TILE, "version 2 .* newer vaecodec"),
+    "version_0": (SIGNATURE + b"\x00" + head() + TILE, "version 0 "),
+    "no_header": (PREFIX + TILE, "begins with a chunk 'T'"),
+    "metadata_before_the_header": (PREFIX + chunk(b"i") + head() + TILE, "begins with a chunk 'i'"),
+    "two_headers": (PREFIX + head() + head() + TILE, "a second chunk 'H'"),
+    "header_behind_metadata": (
+        PREFIX + head() + chunk(b"i") + head() + TILE,
+        "'H' stands behind chunk 'i'",
+    ),
+    "header_too_short": (PREFIX + chunk(b"H", b"\x05\x03\x01\x00"), "too few for its fields"),
+    "header_without_tile_size": (PREFIX + head(tile=""), "ends inside the tile size"),
+    "header_too_long": (PREFIX + head(more="00") + TILE, "1 bytes behind its last field"),
+    "width_0": (PREFIX + head("00 03") + TILE, "the width is 0"),
+    "height_0": (PREFIX + head("05 00") + TILE, "the height is 0"),
+    "width_65536": (PREFIX + head("808004 03") + TILE, "the width is 65536"),
+    "65535_x_65535_pixels": (PREFIX + head("ffff03 ffff03") + TILE, "limit of 400 million"),
+    "width_in_a_longer_form": (PREFIX + head("8500 03") + TILE, "shortest form"),
+    "no_image": (PREFIX + head(images="00") + TILE, "0 images; this version reads 1"),
+    "two_images": (PREFIX + head(images="02") + TILE, "2 images; this version reads 1"),
+    "unknown_colour": (PREFIX + head(colour="02") + TILE, "colour kind is 2"),
+    "quality_101": (PREFIX + head(quality="40 19") + TILE, "quality is 6464/64"),
+    "tile_size_1025": (PREFIX + head(tile="8108") + TILE, "tile size is 1025"),
+    "no_tile": (PREFIX + head(), "has 0 tiles; its header tells of 1 x 1"),
+    "one_tile_of_two": (PREFIX + head("41 03", tile="01") + TILE, "1 tiles; .* 1 x 2"),
+    "two_tiles_of_one": (PREFIX + head() + TILE + TILE, "2 tiles; .* 1 x 1"),
+    "a_million_tiles": (PREFIX + head("ffff03 d72f", tile="01") + TILE, "more than fit"),
+    "metadata_behind_a_tile": (PREFIX + head() + TILE + chunk(b"e"), "'e' stands behind chunk 'T'"),
+    "unknown_chunk_behind_a_tile": (PREFIX + head() + TILE + chunk(b"q"), "nothing may follow"),
+    "bytes_behind_the_last_tile": (PREFIX + head() + TILE + b"PK\3\4", "the file was cut off"),
+    "zeros_behind_the_last_tile": (PREFIX + head() + TILE + bytes(9), "not the type of a chunk"),
+    "two_profiles": (PREFIX + head() + 2 * chunk(b"i") + TILE, "a second chunk 'i'"),
+    "metadata_out_of_order": (
+        PREFIX + head() + chunk(b"x") + chunk(b"i") + TILE,
+        "'i' stands behind chunk 'x'; the order is H, i, e, x, A, T",
+    ),
+    "unknown_critical_chunk": (PREFIX + head() + chunk(b"Q") + TILE, "'Q', .* newer vaecodec"),
+    "type_is_no_letter": (PREFIX + head() + chunk(b"1") + TILE, "not the type of a chunk"),
+    "type_is_no_ascii": (PREFIX + head() + chunk(b"\xe9") + TILE, "not the type of a chunk"),
+    "size_beyond_the_file": (PREFIX + b"H\x40" + bytes(20), "claims 64 bytes and 16 are left"),
+    "size_of_4_gigabytes": (PREFIX + b"H\xff\xff\xff\xff\x0f", "claims 4294967295 bytes and 0"),
+    "size_that_does_not_end": (PREFIX + b"H" + b"\x80" * 9, "larger than 2\\*\\*32"),
+    "size_in_a_longer_form": (PREFIX + b"H\x80\x00" + bytes(9), "shortest form"),
+    "wrong_checksum": (PREFIX + head()[:-1] + b"?" + TILE, "'H' .* does not match its checksum"),
+    "wrong_checksum_of_an_unknown_chunk": (
+        PREFIX + head() + chunk(b"q")[:-1] + b"?" + TILE,
+        "'q' .* does not match its checksum",
+    ),
+    "alpha_is_no_png": (PREFIX + head() + chunk(b"A", b"alpha") + TILE, "alpha chunk is not"),
+    "alpha_of_another_size": (
+        PREFIX + head() + chunk(b"A", png_start(65535, 65535)) + TILE,
+        "not an 8-bit greyscale PNG of 5 x 3",
+    ),
+    "alpha_of_16_bits": (PREFIX + head() + chunk(b"A", png_start(5, 3, 16)) + TILE, "alpha chunk"),
+    "alpha_in_colour": (PREFIX + head() + chunk(b"A", png_start(5, 3, 8, 2)) + TILE, "alpha chunk"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_unpack_rejects(lie: str) -> None:
+    data, message = LIES[lie]
+    with pytest.raises(FormatError, match=message):
+        unpack(data)
+
+
+def test_the_file_that_the_lies_are_made_from_is_true() -> None:
+    container = unpack(PREFIX + head() + TILE)
+    assert container == Container(Header(5, 3, Colour.GREY, 3200, MODEL), (TILE[2:-4],))
+
+
+def test_unpack_skips_unknown_ancillary_chunks() -> None:
+    data = PREFIX + head() + chunk(b"q", b"?") + chunk(b"i", b"icc") + 2 * chunk(b"z") + TILE
+    assert unpack(data).icc == b"icc"
+    assert chunk_sizes(data)[1] == ("q", 7)
+
+
+# Headers that are not to be written
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"width": 0},
+        {"height": 65536},
+        {"width": 20_001, "height": 20_000},
+        {"quality": -1},
+        {"quality": 6401},
+        {"model": b"short"},
+        {"tile": 1025},
+        {"images": 2},
+    ],
+)
+def test_header_rejects_what_no_file_may_say(field: dict[str, object]) -> None:
+    with pytest.raises(FormatError):
+        replace(SAMPLE.header, **field)  # type: ignore[arg-type]
+
+
+def test_the_largest_image_is_as_large_as_the_limit_says() -> None:
+    assert Header(20_000, 20_000, Colour.GREY, 0, MODEL).tile_grid == (1, 1)
+    assert MAX_PIXELS == 20_000**2
+
+
+def test_container_rejects_another_number_of_tiles_than_its_header_tells() -> None:
+    with pytest.raises(FormatError, match="5 tiles; its header tells of 2 x 3"):
+        replace(SAMPLE, tiles=SAMPLE.tiles[:5])

@@ -1,0 +1,40 @@
+"""vaecodec: a learned image codec whose files open bit-exactly on every machine.
+
+    data = vaecodec.encode(image, quality=60)      # a Pillow image or a uint8 array -> bytes
+    image = vaecodec.decode(data)                  # bytes -> Pillow image
+    codec = vaecodec.Codec("photo-1", provider="cuda", threads=4)    # for repeated use
+
+Nothing heavy is imported until one of these names is used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vaecodec.errors import FormatError, ImageError, ModelError, ProviderError, VaecodecError
+
+if TYPE_CHECKING:
+    from vaecodec.codec import Codec, decode, encode, inspect
+
+__all__ = [
+    "Codec",
+    "FormatError",
+    "ImageError",
+    "ModelError",
+    "ProviderError",
+    "VaecodecError",
+    "__version__",
+    "decode",
+    "encode",
+    "inspect",
+]
+
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("Codec", "decode", "encode", "inspect"):
+        from vaecodec import codec
+
+        return getattr(codec, name)
+    raise AttributeError(f"module 'vaecodec' has no attribute {name!r}")
