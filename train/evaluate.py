@@ -1,0 +1,134 @@
+"""Rate and distortion of a bundle on real files: through its graphs and the real bit stream."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from train.data import image_files
+from train.validation import JPEG_QUALITIES, jpeg
+from vaecodec.codec import Codec
+from vaecodec.images import read
+from vaecodec.metrics import bd_rate, bits_per_pixel, ms_ssim, psnr
+from vaecodec.picture import Picture, Samples, strip
+
+QUALITIES = (0.0, 12.5, 25.0, 37.5, 50.0, 62.5, 75.0, 87.5, 100.0)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one image costs and looks like at one quality."""
+
+    image: str
+    quality: float
+    bytes: int
+    bpp: float
+    psnr: float
+    """dB, over all samples."""
+    ms_ssim: float
+    ssimulacra2: float
+    """NaN where it was not asked for."""
+
+
+def ssimulacra2(original: Samples, decoded: Samples) -> float:
+    """Return SSIMULACRA 2 of two images, uint8 (H, W, 3): 90 is hard to tell apart, 70 is good."""
+    import tempfile
+
+    from PIL import Image
+    from ssimulacra2 import compute_ssimulacra2
+
+    with tempfile.TemporaryDirectory() as folder:
+        names = [f"{folder}/{n}.png" for n in ("original", "decoded")]
+        for name, samples in zip(names, (original, decoded), strict=True):
+            Image.fromarray(samples).save(name, compress_level=0)
+        return float(compute_ssimulacra2(*names))
+
+
+def measure(codec: Codec, name: str, picture: Picture, quality: float, perceptual: bool) -> Row:
+    """Encode and decode one picture (metadata left out) and compare."""
+    data = codec.encode(strip(picture), quality)
+    decoded = codec.decode_picture(data).pixels
+    height, width, _ = picture.pixels.shape
+    return Row(
+        name,
+        quality,
+        len(data),
+        bits_per_pixel(len(data), width, height),
+        psnr(picture.pixels, decoded),
+        ms_ssim(picture.pixels, decoded),
+        ssimulacra2(picture.pixels, decoded) if perceptual else float("nan"),
+    )
+
+
+def table(
+    codec: Codec,
+    folders: Sequence[str | Path],
+    qualities: Iterable[float] = QUALITIES,
+    perceptual: bool = False,
+) -> list[Row]:
+    """Measure every image of folders at every quality."""
+    files = tqdm(image_files(folders), "evaluating", unit="image")
+    pictures = ((p.stem, read(p)) for p in files)
+    return [measure(codec, n, p, q, perceptual) for n, p in pictures for q in qualities]
+
+
+def means(rows: Sequence[Row]) -> list[dict[str, float]]:
+    """Return the mean over the images at each quality, ascending."""
+    result = []
+    for quality in sorted({r.quality for r in rows}):
+        chosen = [r for r in rows if r.quality == quality]
+        keys = ("bpp", "psnr", "ms_ssim", "ssimulacra2")
+        row = {k: float(np.mean([getattr(r, k) for r in chosen])) for k in keys}
+        result.append({"quality": quality} | {k: v for k, v in row.items() if not np.isnan(v)})
+    return result
+
+
+def against(rows: Sequence[Row], reference: Path, codec: str) -> float:
+    """Return the BD-rate (percent) of mean rate and PSNR against a codec of a reference file.
+
+    The file holds {"codecs": {NAME: {"bpp": [...], "psnr": [...]}}}, means over the same images.
+    """
+    points = json.loads(reference.read_text())["codecs"][codec]
+    mean = means(rows)
+    return float(
+        bd_rate(points["bpp"], points["psnr"], [m["bpp"] for m in mean], [m["psnr"] for m in mean])
+    )
+
+
+def against_jpeg(rows: Sequence[Row], folders: Sequence[str | Path]) -> dict[str, float]:
+    """Return each image's BD-rate (percent) against Pillow's JPEG (optimize) of the same image."""
+    result = {}
+    for file in image_files(folders):
+        image = read(file).pixels
+        bpp, quality = zip(*(jpeg(image, q) for q in JPEG_QUALITIES), strict=True)
+        own = sorted((r for r in rows if r.image == file.stem), key=lambda r: r.quality)
+        result[file.stem] = float(bd_rate(bpp, quality, [r.bpp for r in own], [r.psnr for r in own]))
+    return result
+
+
+def choose_quality(codec: Codec, folders: Sequence[str | Path], target: float) -> tuple[int, float]:
+    """Return (the lowest whole quality whose mean SSIMULACRA 2 is at least `target`, that mean)."""
+    low, high, best = 0, 100, float("nan")
+    while low < high:
+        middle = (low + high) // 2
+        found = means(table(codec, folders, [middle], perceptual=True))[0]["ssimulacra2"]
+        if found >= target:
+            high, best = middle, found
+        else:
+            low = middle + 1
+    return low, best
+
+
+def write_tsv(rows: Sequence[Row], path: Path, say: Callable[[str], object] | None = None) -> None:
+    """Write rows as tab-separated values with a line of names."""
+    lines = ["\t".join(f.name for f in fields(Row))]
+    for row in rows:
+        lines.append("\t".join(f"{v:.5g}" if isinstance(v, float) else str(v) for v in astuple(row)))
+    path.write_text("\n".join(lines) + "\n")
+    if say:
+        say(f"wrote {path}")

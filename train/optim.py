@@ -1,0 +1,126 @@
+"""Optimisers: Muon for the inner matrices, AdamW for the rest, and averaged weights."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from train.recipes import Optimiser
+
+# Coefficients of the quintic Newton-Schulz iteration that pushes singular values towards 1
+# (Jordan et al., 2024, "Muon: an optimizer for hidden layers in neural networks").
+_NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+
+
+def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
+    """Return matrices (k, rows, columns) with all singular values brought near 1."""
+    a, b, c = _NEWTON_SCHULZ
+    x = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    transposed = x.shape[1] > x.shape[2]
+    if transposed:
+        x = x.mT
+    for _ in range(iterations):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.mT if transposed else x
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose direction is orthogonalised, for weights that are matrices.
+
+    The update of a rows x columns matrix is scaled by 0.2 * sqrt(max(rows, columns)), which gives
+    its entries the size of an AdamW update. Matrices of one shape are orthogonalised together.
+    """
+
+    def __init__(self, params: Iterable[nn.Parameter], lr: float, momentum: float = 0.95) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            shapes: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = defaultdict(list)
+            for p in group["params"]:
+                momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
+                momentum.lerp_(p.grad, 1 - group["momentum"])
+                nesterov = torch.lerp(p.grad, momentum, group["momentum"])
+                shapes[len(p), p[0].numel()].append((p, nesterov))
+            for (rows, columns), pairs in shapes.items():
+                stacked = torch.stack([g.reshape(rows, columns) for _, g in pairs])
+                scale = -group["lr"] * 0.2 * math.sqrt(max(rows, columns))
+                for (p, _), update in zip(pairs, orthogonalise(stacked), strict=True):
+                    p.add_(update.view_as(p), alpha=scale)
+
+
+LINEAR = {
+    "encoder.enter.weight",
+    "encoder.down.weight",
+    "decoder.up.weight",
+    "decoder.leave.weight",
+}
+"""The linear transforms that the KLT filled in."""
+
+
+def optimisers(model: nn.Module, settings: Optimiser) -> list[torch.optim.Optimizer]:
+    """Return the optimisers of a model's parameters, with base learning rates in each group.
+
+    Inner 1x1 matrices: Muon. The linear transforms that the KLT filled in: AdamW at a third of its
+    rate. Tables per quality level: AdamW at their own, higher rate. Everything else: AdamW.
+    """
+    matrices, linear, tables, rest = [], [], [], []
+    for name, p in model.named_parameters():
+        if name in LINEAR:
+            linear.append(p)
+        elif p.ndim == 4 and p.shape[2:] == (1, 1):
+            matrices.append(p)
+        elif name.endswith(("z_rows", "z_gain", "shift")):
+            tables.append(p)
+        else:
+            rest.append(p)
+    groups = [
+        {"params": rest, "lr": settings.adamw},
+        {"params": linear, "lr": settings.linear},
+        {"params": tables, "lr": settings.tables},
+    ]
+    adamw = torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=0.0)
+    result: list[torch.optim.Optimizer] = [Muon(matrices, settings.muon), adamw]
+    for optimiser in result:
+        for group in optimiser.param_groups:
+            group["base"] = group["lr"]
+    return result
+
+
+def set_rate(optimisers: Iterable[torch.optim.Optimizer], factor: float) -> None:
+    """Set every group's learning rate to its base rate times `factor`."""
+    for optimiser in optimisers:
+        for group in optimiser.param_groups:
+            group["lr"] = group["base"] * factor
+
+
+class Average:
+    """Exponential moving average of parameters: the weights that are evaluated and released.
+
+    The decay grows with the number of steps, min(decay, (1 + n) / (10 + n)), so that early
+    averages do not remember the start.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.values = {n: p.detach().clone() for n, p in model.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        weight = 1 - min(self.decay, (1 + step) / (10 + step))
+        params = dict(model.named_parameters())
+        torch._foreach_lerp_(list(self.values.values()), [params[n].detach() for n in self.values], weight)
+
+    @torch.no_grad()
+    def swap(self, model: nn.Module) -> None:
+        """Exchange the model's parameters with the averages (and back again)."""
+        for name, p in model.named_parameters():
+            value = self.values[name].clone()
+            self.values[name].copy_(p)
+            p.copy_(value)

@@ -1,0 +1,264 @@
+"""The hyperprior as it is trained: integer arithmetic, imitated in floats.
+
+Every activation is a multiple of 1/32 between 0 and 255/32, every weight a multiple of a power of
+two with seven bits, so the sums of the exported integer network (train/export.py) are reproduced
+to the last bit, while gradients pass straight through the rounding (Jacob et al., 2018,
+arXiv 1712.05877; integer hyperpriors: Balle et al., 2019, "Integer networks for data compression").
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vaecodec import latents
+
+ACTIVATION_UNIT = 32
+"""Activations of the prior are integers 0..255 in units of 1/32."""
+ACTIVATION_MAX = 255
+HEAD_UNIT = latents.ROW_UNIT * 8
+"""Heads are integers in units of 1/64: a head of 1 is eight rows (a factor 2.67 of the scale), or
+one standard deviation of the mean."""
+HEAD_MAX = 2047
+WEIGHT_MAX = 127
+
+
+def round_ste(x: Tensor) -> Tensor:
+    """Round half up; the gradient passes as if nothing had happened."""
+    return x + (torch.floor(x + 0.5) - x).detach()
+
+
+class _Clamp(torch.autograd.Function):
+    """Clamp whose gradient passes where a step against it would lead back into the range."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, low: float, high: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.bounds = low, high
+        return x.clamp(low, high)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        (x,) = ctx.saved_tensors
+        low, high = ctx.bounds
+        keep = ((x >= low) | (grad < 0)) & ((x <= high) | (grad > 0))
+        return grad * keep, None, None
+
+
+def clamp(x: Tensor, low: float, high: float) -> Tensor:
+    """Clamp to [low, high] with gradients that can lead back into the range."""
+    return _Clamp.apply(x, low, high)
+
+
+def weight_exponents(weight: Tensor) -> Tensor:
+    """Return per output channel the exponent e of the step 2**e that gives weights seven bits."""
+    largest = weight.detach().abs().flatten(1).amax(1).clamp_min(2.0**-8)
+    return torch.ceil(torch.log2(largest / WEIGHT_MAX))
+
+
+class IntConv(nn.Conv2d):
+    """A convolution whose weights are integers in -127..127 times a power of two per channel.
+
+    Its input must be integers / 32; its bias is rounded to the unit of the sum. `exact=False` on
+    the prior turns all rounding off: the float twin that the integer prior is compared with.
+    """
+
+    exact = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = self.weight, self.bias
+        if self.exact:
+            step = torch.exp2(weight_exponents(weight)).view(-1, 1, 1, 1)
+            weight = clamp(round_ste(weight / step), -WEIGHT_MAX, WEIGHT_MAX) * step
+            unit = step.view(-1) / ACTIVATION_UNIT
+            bias = round_ste(bias / unit) * unit
+        return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+
+    def rounded(self, x: Tensor, unit: int) -> Tensor:
+        """Round to multiples of 1/unit (half up)."""
+        return round_ste(x * unit) / unit if self.exact else x
+
+    def relu(self, x: Tensor, shift: Tensor | float = 0.0) -> Tensor:
+        """Return the layer's activation, integers 0..255 over 32; `shift` is added before."""
+        y = self.rounded(self(x), ACTIVATION_UNIT) + shift
+        return y.clamp(0, ACTIVATION_MAX / ACTIVATION_UNIT)
+
+    def head(self, x: Tensor) -> Tensor:
+        """Return the layer's output as integers over 64, clipped to +-2047/64."""
+        y = self.rounded(self(x), HEAD_UNIT)
+        return y.clamp(-HEAD_MAX / HEAD_UNIT, HEAD_MAX / HEAD_UNIT)
+
+
+def signed_logarithm(y: Tensor) -> Tensor:
+    """Return ln(1 + |y|) and the same with y's sign: (N, C, h, w) -> (N, 2C, h, w).
+
+    Latents span three orders of magnitude over the qualities; their logarithm does not.
+    """
+    magnitude = torch.log1p(y.abs())
+    return torch.cat([magnitude, magnitude * y.sign()], 1)
+
+
+class HyperDecoder(nn.Module):
+    """z (N, Z, h/4, w/4) integers -> features (N, P, h, w), integers 0..255 over 32."""
+
+    def __init__(self, side: int, width: int) -> None:
+        super().__init__()
+        self.enter = IntConv(side, width, 1)
+        self.up1 = IntConv(width, 4 * width, 1)
+        self.mix1 = IntConv(width, width, 3, padding=1, groups=width)
+        self.up2 = IntConv(width, 4 * width, 1)
+        self.mix2 = IntConv(width, width, 3, padding=1, groups=width)
+        self.leave = IntConv(width, width, 1)
+
+    def forward(self, z: Tensor, shift: Tensor) -> Tensor:
+        limit = ACTIVATION_MAX / ACTIVATION_UNIT
+        x = self.enter.relu((z / 4).clamp(-limit, limit))  # integers 8 z over 32
+        x = self.mix1.relu(F.pixel_shuffle(self.up1.relu(x), 2))
+        x = self.mix2.relu(F.pixel_shuffle(self.up2.relu(x), 2))
+        return self.leave.relu(x, shift)
+
+
+class Step(nn.Module):
+    """One coding step: features and the latents decoded so far -> means and scale indices."""
+
+    def __init__(self, channels: int, width: int, hidden: int, context: bool) -> None:
+        super().__init__()
+        self.channels = channels
+        self.enter = IntConv(width + (channels if context else 0), hidden, 1)
+        self.mix = IntConv(hidden, hidden, 3, padding=1, groups=hidden)
+        self.inner = IntConv(hidden, hidden, 1)
+        self.heads = IntConv(hidden, 2 * channels, 1)
+
+    def forward(self, features: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        x = features if context is None else torch.cat([features, context], 1)
+        x = self.inner.relu(self.mix.relu(self.enter.relu(x)))
+        mean, row = self.heads.head(x).split(self.channels, 1)
+        return mean, row
+
+
+class Coded(NamedTuple):
+    """What the prior made of the latents of a batch."""
+
+    y_hat: Tensor
+    """(N, C, h, w) latents as the decoder sees them."""
+    bits: Tensor
+    """(N,) bits of y and z together."""
+    bits_z: Tensor
+    """(N,) bits of z."""
+    symbols: Tensor
+    """(N, C, h, w) integers that would be coded."""
+    rows: Tensor
+    """(N, C, h, w) scale-table rows."""
+
+
+def gaussian_bits(value: Tensor, scale: Tensor) -> Tensor:
+    """Return -log2 of the mass that N(0, scale**2) gives to [value - 1/2, value + 1/2].
+
+    The mass is kept above 1e-9 (30 bits), where an escape would take over.
+    """
+    distance = value.abs()
+    factor = -math.sqrt(0.5) / scale
+    mass = torch.erfc((distance - 0.5) * -factor) - torch.erfc((distance + 0.5) * -factor)
+    return -torch.log2(clamp(0.5 * mass, 1e-9, 1.0))
+
+
+def scale_of(row: Tensor) -> Tensor:
+    """Return the standard deviation of (fractional) rows, in quantisation steps."""
+    return latents.SCALE_MIN * torch.exp(row * latents.LOG_SCALE_STEP)
+
+
+def _noisy(residual: Tensor, training: bool) -> Tensor:
+    return residual + torch.rand_like(residual) - 0.5 if training else torch.floor(residual + 0.5)
+
+
+class Prior(nn.Module):
+    """Hyperprior with coding steps (Balle et al., 2018; Minnen et al., 2018): the rate of y."""
+
+    def __init__(
+        self, channels: int, side: int, width: int, hidden: int, steps: int, levels: int
+    ) -> None:
+        super().__init__()
+        self.channels, self.side = channels, side
+        self.encoder = nn.Sequential(  # y at 1/16 -> z at 1/64; float, at the encoder only
+            nn.Conv2d(2 * channels, width, 1),
+            nn.LeakyReLU(0.1),
+            nn.Conv2d(width, width, 4, stride=2, padding=1, groups=width),
+            nn.Conv2d(width, width, 1),
+            nn.LeakyReLU(0.1),
+            nn.Conv2d(width, width, 4, stride=2, padding=1, groups=width),
+            nn.Conv2d(width, side, 1),
+        )
+        self.decoder = HyperDecoder(side, width)
+        self.steps = nn.ModuleList(Step(channels, width, hidden, k > 0) for k in range(steps))
+        self.row_base = nn.Parameter(torch.zeros(channels))  # ln of the scale at gain 1
+        self.z_gain = nn.Parameter(torch.zeros(levels, side))  # ln
+        self.z_rows = nn.Parameter(torch.full((levels, side), 2.0))  # ln(scale / SCALE_MIN)
+        self.shift = nn.Parameter(torch.zeros(levels, width))
+        for step in self.steps:
+            nn.init.zeros_(step.heads.weight)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.zeros_(module.bias)
+
+    def float_twin(self, on: bool) -> None:
+        """Switch the rounding of weights and activations off (or on again)."""
+        for module in self.modules():
+            if isinstance(module, IntConv):
+                module.exact = not on
+
+    def side_information(self, y: Tensor, mix: Tensor) -> Tensor:
+        """Return z before rounding, (N, Z, ceil(h/4), ceil(w/4)), from latents y (N, C, h, w)."""
+        y = F.pad(y, (0, -y.shape[-1] % 4, 0, -y.shape[-2] % 4))
+        z = self.encoder(signed_logarithm(y))
+        return z * torch.exp(mix @ self.z_gain)[:, :, None, None]
+
+    def row_offsets(self, log_gain: Tensor) -> Tensor:
+        """Return the quality's scale indices in 1/8 rows, integers, from ln gains (..., C)."""
+        rows = (self.row_base + log_gain - math.log(latents.SCALE_MIN)) / latents.LOG_SCALE_STEP
+        return round_ste(rows * latents.ROW_UNIT)
+
+    def forward(self, y: Tensor, mix: Tensor, log_gain: Tensor) -> Coded:
+        """Code latents y (N, C, h, w), already times their gain.
+
+        `mix` (N, levels) holds each image's interpolation weights between quality levels,
+        `log_gain` (N, C) the ln of its gains. In training mode rates come from additive noise and
+        latents from rounding with straight-through gradients (Minnen & Singh, 2020).
+        """
+        z = self.side_information(y, mix)
+        z_row = clamp(round_ste(mix @ self.z_rows / latents.LOG_SCALE_STEP), 1, latents.ROWS - 1)
+        z_scale = scale_of(z_row)[:, :, None, None]
+        bits_z = gaussian_bits(_noisy(z, self.training), z_scale).sum((1, 2, 3))
+
+        shift = round_ste(mix @ self.shift * ACTIVATION_UNIT)[:, :, None, None] / ACTIVATION_UNIT
+        features = self.decoder(round_ste(z), shift)[:, :, : y.shape[2], : y.shape[3]]
+        offset = self.row_offsets(log_gain)[:, :, None, None]
+        sigma = torch.exp2(latents.exponents(offset.detach().long()).to(y.dtype))
+
+        pattern = latents.step_of(self.channels, y.shape[2], y.shape[3], len(self.steps))
+        step_of = torch.from_numpy(pattern).to(y.device)
+        y_hat = torch.zeros_like(y)
+        residual, row8, symbols = torch.zeros_like(y), torch.zeros_like(y), torch.zeros_like(y)
+        for k, step in enumerate(self.steps):
+            now = (step_of == k).to(y.dtype)
+            context = None if k == 0 else _context(y_hat, sigma)
+            mean, row = step(features, context)
+            mean = round_ste(mean * sigma * latents.MEAN_UNIT) / latents.MEAN_UNIT
+            row = clamp(offset / latents.ROW_UNIT + row * 8, 0, latents.ROWS - 1)
+            row = clamp(round_ste(row), 0, latents.ROWS - 1)
+            difference = y - mean
+            symbol = round_ste(difference) * (row > 0)
+            y_hat = y_hat + now * (mean + symbol)
+            residual, row8 = residual + now * difference, row8 + now * row
+            symbols = symbols + now * symbol.detach()
+        bits = gaussian_bits(_noisy(residual, self.training), scale_of(row8))
+        return Coded(y_hat, bits.sum((1, 2, 3)) + bits_z, bits_z, symbols, row8.detach())
+
+
+def _context(y_hat: Tensor, sigma: Tensor) -> Tensor:
+    """Return decoded latents in units of their scale, integers -255..255 over 32."""
+    limit = ACTIVATION_MAX / ACTIVATION_UNIT
+    return (round_ste(y_hat / sigma * ACTIVATION_UNIT) / ACTIVATION_UNIT).clamp(-limit, limit)

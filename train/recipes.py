@@ -1,0 +1,124 @@
+"""Recipes: a training run as data. One TOML file says everything but where the images are."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from train.nets import PhotoCodec
+
+FOLDER = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True)
+class Model:
+    """The shape of a PhotoCodec (train/nets.py)."""
+
+    channels: int
+    """Latents per position at 1/16."""
+    side: int
+    """Channels of side information at 1/64."""
+    width: int
+    """Channels of the prior's features."""
+    hidden: int
+    """Channels inside a coding step."""
+    steps: int
+    """Coding steps: 1, 2 or 4."""
+    levels: int
+    """Quality levels with tables of their own."""
+    encoder_blocks: tuple[int, int]
+    """Residual blocks at 1/8 and at 1/16."""
+    decoder_blocks: tuple[int, int]
+    expansion: float
+    """Width inside a residual block, relative to its channels."""
+    whitening: float
+    """Power of the channels' standard deviation that residual blocks are scaled by."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Rate in bits per pixel + lambda * 255**2 * MSE, lambda log-linear in quality 0..100."""
+
+    lambda_min: float
+    lambda_max: float
+    first_step: float
+    """Quantisation step of the untrained model at lambda = 1, for samples in 0..1."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Crops of the training images."""
+
+    crop: int
+    """Side of a crop in pixels, a multiple of 64."""
+    batch: int
+    """Crops in a step on one device."""
+    scales: tuple[float, ...]
+    """Each image is also used downscaled by these factors."""
+
+
+@dataclass(frozen=True)
+class Optimiser:
+    """Learning rates (of each group of parameters, see train/optim.py) and their surroundings."""
+
+    muon: float
+    adamw: float
+    linear: float
+    tables: float
+    clip: float
+    """Largest gradient norm."""
+    average: float
+    """Decay of the averaged weights per step."""
+    warmup: int
+    """Steps over which the rates rise from zero."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole training run; nothing outside it changes the result but the images and the time."""
+
+    name: str
+    seed: int
+    model: Model
+    loss: Loss
+    data: Data
+    optimiser: Optimiser
+
+    def lambdas(self, quality: torch.Tensor) -> torch.Tensor:
+        """Return the trade-off of qualities 0..100 (any shape), float32 of the same shape."""
+        low, high = self.loss.lambda_min, self.loss.lambda_max
+        return low * (high / low) ** (quality / 100)
+
+    def build(self) -> PhotoCodec:
+        """Return the untrained network, before its KLT start."""
+        shape = dataclasses.asdict(self.model)
+        del shape["whitening"]
+        return PhotoCodec(**shape)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the recipe as plain data, as checkpoints and manifests keep it."""
+        return dataclasses.asdict(self)
+
+
+def from_dict(data: dict[str, Any]) -> Recipe:
+    """Return the recipe of plain data; a missing or unknown key is a TypeError that names it."""
+    sections = {"model": Model, "loss": Loss, "data": Data, "optimiser": Optimiser}
+    values: dict[str, Any] = dict(data)
+    for key, kind in sections.items():
+        items = {k: tuple(v) if isinstance(v, list) else v for k, v in values[key].items()}
+        values[key] = kind(**items)
+    return Recipe(**values)
+
+
+def load(name: str) -> Recipe:
+    """Return the recipe `name`: a file under train/recipes without its suffix, or a path."""
+    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.toml")))
+        raise FileNotFoundError(f"no recipe {path}: give a path or one of {known}")
+    return from_dict({"name": path.stem, **tomllib.loads(path.read_text())})
