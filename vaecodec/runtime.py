@@ -269,4 +269,4 @@ def _session_problem(runtime: Any) -> str | None:
             failure = str(error)
         finally:
             runtime.set_default_logger_severity(_FATAL)
-    return cuda_reason("\n".join([*log, failure]), runtime.cuda_version or "")
+    return cuda_reason(failure, "\n".join(log), runtime.cuda_version or "")
