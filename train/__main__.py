@@ -164,5 +164,23 @@ def export(
     click.echo(f"wrote {folder}")
 
 
+@main.command()
+@click.argument("model")
+@click.argument("images", type=FOLDER, nargs=-1, required=True)
+@click.option("--quality", type=float, help="Quality of the generations; the model's default.")
+@click.option("--count", type=int, default=10, help="Generations.")
+def stress(model: str, images: tuple[Path, ...], quality: float | None, count: int) -> None:
+    """Re-encode what MODEL decoded, COUNT times over; and encode noise at quality 100."""
+    from train.stress import generations, noise
+    from vaecodec.codec import Codec
+
+    codec = Codec(model, "cpu")
+    chosen = codec.bundle.default_quality if quality is None else quality
+    for n, (bpp, db) in enumerate(generations(codec, images, chosen, count), 1):
+        click.echo(f"generation {n}: {bpp:.4f} bpp, {db:.2f} dB against the original")
+    bpp, db = noise(codec, 100, 512, 768)
+    click.echo(f"noise of 768x512 at quality 100: {bpp:.2f} bpp, {db:.2f} dB")
+
+
 if __name__ == "__main__":
     main(prog_name="python -m train")
