@@ -182,5 +182,43 @@ def stress(model: str, images: tuple[Path, ...], quality: float | None, count: i
     click.echo(f"noise of 768x512 at quality 100: {bpp:.2f} bpp, {db:.2f} dB")
 
 
+@main.command("strip")
+@click.argument("model")
+@click.argument("image", type=FILE)
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--quality", type=float, default=25.0)
+@click.option("--box", type=int, nargs=4, default=(0, 0, 256, 256), help="Left, top, right, bottom.")
+@click.option("--zoom", type=int, default=1)
+def draw_strip(
+    model: str,
+    image: Path,
+    target: Path,
+    quality: float,
+    box: tuple[int, int, int, int],
+    zoom: int,
+) -> None:
+    """Draw a crop of IMAGE as MODEL, JPEG, WebP and AVIF keep it in files of equal size."""
+    from train.figures import strip_of
+    from vaecodec.codec import Codec
+
+    strip_of(Codec(model, "cpu"), image, quality, box, zoom).save(target)
+
+
+@main.command("curves")
+@click.argument("rows", type=FILE)
+@click.argument("reference", type=FILE)
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--codec", "codecs", multiple=True, required=True, help="A codec of REFERENCE.")
+@click.option("--label", default="vaecodec")
+@click.option("--title", default="Kodak, 24 images")
+def draw_curves(
+    rows: Path, reference: Path, target: Path, codecs: tuple[str, ...], label: str, title: str
+) -> None:
+    """Draw the rate-distortion curve of ROWS (evaluate --tsv) beside those of REFERENCE."""
+    from train.figures import curves
+
+    curves(rows, reference, codecs, label, target, title)
+
+
 if __name__ == "__main__":
     main(prog_name="python -m train")

@@ -1,0 +1,98 @@
+"""Pictures for people: crops at equal size beside other codecs, and rate-distortion curves."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from vaecodec.codec import Codec
+from vaecodec.images import read
+from vaecodec.metrics import bits_per_pixel, psnr
+from vaecodec.picture import Samples, strip
+
+Save = Callable[[Image.Image, io.BytesIO, int], None]
+OTHERS: dict[str, Save] = {
+    "JPEG": lambda i, f, q: i.save(f, "JPEG", quality=q, optimize=True),
+    "WebP": lambda i, f, q: i.save(f, "WEBP", quality=q, method=6),
+    "AVIF": lambda i, f, q: i.save(f, "AVIF", quality=q),
+}
+"""Pillow's writers as people use them, with quality 0..100."""
+
+
+def at_most(save: Save, pixels: Samples, size: int) -> tuple[int, Samples]:
+    """Return (bytes, pixels) of the highest quality that needs at most `size` bytes.
+
+    Quality 0 is taken where even that needs more.
+    """
+    image = Image.fromarray(pixels)
+    low, high, best = 0, 100, b""
+    while low <= high:
+        middle = (low + high) // 2
+        buffer = io.BytesIO()
+        save(image, buffer, middle)
+        if buffer.tell() <= size or middle == 0:
+            best, low = buffer.getvalue(), middle + 1
+        else:
+            high = middle - 1
+    return len(best), np.asarray(Image.open(io.BytesIO(best)).convert("RGB"))
+
+
+def strip_of(
+    codec: Codec, file: Path, quality: float, box: tuple[int, int, int, int], zoom: int
+) -> Image.Image:
+    """Return the box (left, top, right, bottom) of an image and of each codec's file of one size."""
+    original = read(file)
+    height, width, _ = original.pixels.shape
+    data = codec.encode(strip(original), quality)
+    panels = [("original", 0, original.pixels)]
+    panels += [(n, *at_most(save, original.pixels, len(data))) for n, save in OTHERS.items()]
+    panels.append((codec.bundle.name, len(data), codec.decode_picture(data).pixels))
+    left, top, right, bottom = box
+    side, tall, line = (right - left) * zoom, (bottom - top) * zoom, 40
+    sheet = Image.new("RGB", ((side + 8) * len(panels) - 8, tall + line), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
+    for i, (name, size, pixels) in enumerate(panels):
+        x = i * (side + 8)
+        crop = Image.fromarray(pixels[top:bottom, left:right])
+        sheet.paste(crop.resize((side, tall), Image.Resampling.NEAREST), (x, line))
+        draw.text((x + 2, 2), name, "black", font)
+        if size:
+            figures = f"{bits_per_pixel(size, width, height):.3f} bpp"
+            figures += f", {psnr(original.pixels, pixels):.2f} dB"
+            draw.text((x + 2, 20), figures, "black", font)
+    return sheet
+
+
+def curves(
+    rows: Path, reference: Path, names: Sequence[str], label: str, target: Path, title: str
+) -> None:
+    """Draw mean PSNR over mean rate of an evaluation's TSV and of codecs of a reference file."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    with rows.open() as file:
+        table = list(csv.DictReader(file, delimiter="\t"))
+    qualities = sorted({float(r["quality"]) for r in table})
+    own = [
+        [np.mean([float(r[k]) for r in table if float(r["quality"]) == q]) for q in qualities]
+        for k in ("bpp", "psnr")
+    ]
+    figure, axes = pyplot.subplots(figsize=(8, 5.5), layout="constrained")
+    codecs = json.loads(reference.read_text())["codecs"]
+    for name in names:
+        axes.plot(codecs[name]["bpp"], codecs[name]["psnr"], label=name, linewidth=1)
+    axes.plot(*own, "k.-", label=label, linewidth=2)
+    axes.set(xlabel="bits per pixel", ylabel="PSNR, dB (RGB)", title=title)
+    axes.set(xlim=(0, 2.0), ylim=(25, 42))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(target, dpi=110, metadata={"Software": None})
+    pyplot.close(figure)
