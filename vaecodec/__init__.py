@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from vaecodec.errors import FormatError, ImageError, ModelError, ProviderError, VaecodecError
 
 if TYPE_CHECKING:
-    from vaecodec.codec import Codec, decode, encode, inspect
+    from vaecodec.codec import Codec, decode, encode
+    from vaecodec.inspection import inspect
 
 __all__ = [
     "Codec",
@@ -33,7 +34,11 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Codec", "decode", "encode", "inspect"):
+    if name == "inspect":
+        from vaecodec.inspection import inspect
+
+        return inspect
+    if name in ("Codec", "decode", "encode"):
         from vaecodec import codec
 
         return getattr(codec, name)

@@ -1,13 +1,12 @@
 """encode() and decode(): the two mirrored paths between a picture and a .vz file.
 
-    encode: pixels -> encoder -> latents -> for each tile: prior, quantise, entropy coder -> file
-    decode: file -> for each tile: prior, entropy decoder, dequantise -> latents -> decoder -> pixels
+encode: pixels -> encoder -> latents -> for each tile: prior, quantise, entropy coder -> file
+decode: file -> for each tile: prior, entropy decoder, dequantise -> latents -> decoder -> pixels
 """
 
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,28 +14,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vaecodec import container, latents
+from vaecodec import container, latents, transforms
 from vaecodec.bundle import DEFAULT_MODEL, Bundle, find, find_fingerprint
-from vaecodec.container import TILE_UNIT, Colour, Container, Header, tile_boxes
+from vaecodec.container import Colour, Container, Header, tile_boxes
 from vaecodec.entropy import Step, TileDecoder, encode_tile
-from vaecodec.errors import ImageError
 from vaecodec.picture import Picture, from_array
 from vaecodec.priors import SIDE_STRIDE, HyperPrior, QualityTables
 from vaecodec.runtime import Graph, resolve
 from vaecodec.stages import Watch, unwatched
-from vaecodec.windows import windows2d
+from vaecodec.transforms import STRIDE
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-STRIDE = 16
-"""Pixels per latent position, each way."""
-
-WINDOW = 1536
-"""Side of the windows in which networks run, in pixels; bounds memory for large pictures."""
-
-TILE = 32
-"""Side of the tiles of a large picture, in units of 64 pixels."""
 
 
 class Codec:
@@ -63,20 +52,22 @@ class Codec:
         self._threads, self._portable, self._watch = threads, portable, watch
         self._lock = threading.RLock()
 
-    def encode(self, image: Picture | Image | NDArray[np.uint8], quality: float | None = None) -> bytes:
+    def encode(
+        self, image: Picture | Image | NDArray[np.uint8], quality: float | None = None
+    ) -> bytes:
         """Return a .vz file of an image.
 
-        image: a Pillow image, or uint8 (H, W), (H, W, 1 to 4): grey, grey + alpha, RGB, RGB + alpha.
+        image: a Pillow image, or uint8 (H, W), (H, W, 1 to 4): grey, with alpha, RGB, with alpha.
         quality: 0..100 in steps of 1/64, None for the model's default.
         Raises ImageError, and ValueError for a quality out of range.
         """
         picture = as_picture(image)
         height, width, colours = picture.pixels.shape
         step = quality_step(self.bundle.default_quality if quality is None else quality)
-        tile = TILE if max(height, width) > TILE * TILE_UNIT else 0
         colour = Colour.GREY if colours == 1 else Colour.RGB
-        header = Header(width, height, colour, step, self.bundle.fingerprint, tile)
-        y = self.analyse(picture.pixels) * self._gain(step)
+        header = Header(width, height, colour, step, self.bundle.fingerprint)
+        y = self.analyse(picture.pixels)
+        y *= self._gain(step)
         tiles = [self.payload(y[:, rows, columns], step) for rows, columns in _tile_slices(header)]
         with self._watch("container"):
             alpha = None if picture.alpha is None else _pack_alpha(picture.alpha)
@@ -100,7 +91,7 @@ class Codec:
         header = file.header
         if header.model != self.bundle.fingerprint:
             find_fingerprint(header.model, self.bundle.path)  # raises: says which is needed
-        y = np.empty((self._inverse_gain(0).shape[0], *_positions(header)), np.float32)
+        y = np.empty((self._channels, *_positions(header)), np.float32)
         for (rows, columns), payload in zip(_tile_slices(header), file.tiles, strict=True):
             y[:, rows, columns] = self.latents(payload, rows, columns, header.quality)
         y *= self._inverse_gain(header.quality)
@@ -110,40 +101,25 @@ class Codec:
             pixels = ((total + 1) // 3).astype(np.uint8)
         return Picture(np.ascontiguousarray(pixels), alpha, file.icc, file.exif, file.xmp)
 
-    # Transforms: pixels <-> latents before gain, in windows.
+    # Transforms: pixels <-> latents before gain.
 
     def analyse(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return latents, float32 (C, ceil(H/16), ceil(W/16)), of pixels, uint8 (H, W, 1 or 3)."""
         graph, halo = self._graph("encoder"), self._halo("encoder")
-        height, width = (-(-side // STRIDE) * STRIDE for side in pixels.shape[:2])
-        y = np.empty((self._inverse_gain(0).shape[0], height // STRIDE, width // STRIDE), np.float32)
-        for rows, columns in windows2d(height // STRIDE, width // STRIDE, WINDOW // STRIDE, halo):
-            part = _cut(pixels, rows.read_start, rows.read_stop, columns.read_start, columns.read_stop)
-            (result,) = graph(pixels=part[None])
-            top, left = rows.start - rows.read_start, columns.start - columns.read_start
-            inside = result[0, :, top : top + rows.stop - rows.start]
-            y[:, rows.start : rows.stop, columns.start : columns.stop] = inside[
-                :, :, left : left + columns.stop - columns.start
-            ]
-        return y
+        return transforms.analyse(graph, halo, self._channels, pixels, self._watch)
 
     def synthesise(self, y: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Return pixels, uint8 (16h, 16w, 3), of latents times inverse gain, float32 (C, h, w)."""
-        graph, halo = self._graph("decoder"), self._halo("decoder")
-        height, width = y.shape[1:]
-        pixels = np.empty((height * STRIDE, width * STRIDE, 3), np.uint8)
-        for rows, columns in windows2d(height, width, WINDOW // STRIDE, halo):
-            part = y[:, rows.read_start : rows.read_stop, columns.read_start : columns.read_stop]
-            (result,) = graph(y=np.ascontiguousarray(part)[None])
-            top = (rows.start - rows.read_start) * STRIDE
-            left = (columns.start - columns.read_start) * STRIDE
-            target = pixels[
-                rows.start * STRIDE : rows.stop * STRIDE, columns.start * STRIDE : columns.stop * STRIDE
-            ]
-            target[:] = result[0, top : top + target.shape[0], left : left + target.shape[1]]
-        return pixels
+        return transforms.synthesise(self._graph("decoder"), self._halo("decoder"), y, self._watch)
 
     # Latents <-> symbols of one tile.
+
+    def payload(self, y: NDArray[np.float32], quality: int) -> bytes:
+        """Return the payload of a tile from its latents times gain, float32 (C, h, w)."""
+        with self._watch("prior"):
+            steps = self.symbols(y, quality)
+        with self._watch("entropy"):
+            return encode_tile(steps, self.bundle.tables, portable=self._portable)
 
     def symbols(self, y: NDArray[np.float32], quality: int) -> list[Step]:
         """Return the coding steps (symbols, rows) of a tile's latents times gain, (C, h, w)."""
@@ -152,9 +128,10 @@ class Codec:
         def quantise(
             values: NDArray[np.float32], means: NDArray[np.float32], rows: NDArray[np.uint8]
         ) -> NDArray[np.int32]:
-            difference = values - means / np.float32(latents.MEAN_UNIT)
-            symbols = np.floor(difference + np.float32(0.5)).astype(np.int32)
-            symbols[rows == 0] = 0
+            with self._watch("quantise"):
+                difference = values - means / np.float32(latents.MEAN_UNIT)
+                symbols = np.floor(difference + np.float32(0.5)).astype(np.int32)
+                symbols[rows == 0] = 0
             steps.append((symbols, rows))
             return symbols
 
@@ -165,20 +142,33 @@ class Codec:
         self._prior.code(side, height, width, quality, lambda m, r, at: quantise(flat[at], m, r))
         return steps
 
-    def latents(self, payload: bytes, rows: slice, columns: slice, quality: int) -> NDArray[np.float32]:
+    def latents(
+        self, payload: bytes, rows: slice, columns: slice, quality: int
+    ) -> NDArray[np.float32]:
         """Return a tile's latents before inverse gain, float32 (C, h, w), from its payload."""
-        decoder = TileDecoder(payload, self.bundle.tables, portable=self._portable)
+
+        def read(_m: NDArray[np.float32], rows: NDArray[np.uint8], _at: Any) -> NDArray[np.int32]:
+            with self._watch("entropy"):
+                return decoder.read(rows)
+
         height, width = rows.stop - rows.start, columns.stop - columns.start
-        side = self._prior.code_side(height, width, quality, lambda _m, r, _at: decoder.read(r))
-        y16 = self._prior.code(side, height, width, quality, lambda _m, r, _at: decoder.read(r))
-        decoder.finish()
-        return y16 / np.float32(latents.MEAN_UNIT)
+        with self._watch("prior"):
+            decoder = TileDecoder(payload, self.bundle.tables, portable=self._portable)
+            side = self._prior.code_side(height, width, quality, read)
+            y16 = self._prior.code(side, height, width, quality, read)
+        with self._watch("entropy"):
+            decoder.finish()
+        y16 /= np.float32(latents.MEAN_UNIT)
+        return y16
 
     def _side_information(self, y: NDArray[np.float32], quality: int) -> NDArray[np.float32]:
         """Return z before rounding, float32 (Z, ceil(h/4), ceil(w/4))."""
         padding = [(0, 0), *((0, -side % SIDE_STRIDE) for side in y.shape[1:])]
-        (z,) = self._graph("side")(y=np.pad(y, padding)[None])
-        return z[0] * _between_levels(self._gains["z_gain"], quality)
+        with self._watch("side"):
+            (z,) = self._graph("side")(y=np.pad(y, padding)[None])
+        z *= _between_levels(self._gains["z_gain"], quality)
+        side: NDArray[np.float32] = z[0]
+        return side
 
     # What the bundle holds, made ready when first needed.
 
@@ -202,6 +192,10 @@ class Codec:
     def _inverse_gain(self, quality: int) -> NDArray[np.float32]:
         return _between_levels(self._quality["inverse_gain"], quality)
 
+    @property
+    def _channels(self) -> int:
+        return int(self.bundle.manifest["decoding"]["channels"])
+
     def _halo(self, side: str) -> int:
         return int(self.bundle.manifest["halo"][side])
 
@@ -219,18 +213,8 @@ def _between_levels(table: NDArray[np.float32], quality: int) -> NDArray[np.floa
     level, remainder = latents.level_position(quality, len(table))
     share = remainder / latents.QUALITY_MAX
     gains = table[level] ** (1 - share) * table[level + 1] ** share
-    return gains.astype(np.float32).reshape(-1, 1, 1)
-
-
-def _cut(pixels: NDArray[np.uint8], top: int, bottom: int, left: int, right: int) -> NDArray[np.uint8]:
-    """Return RGB pixels of latent positions [top, bottom) x [left, right).
-
-    Grey becomes RGB; beyond the right and lower border the last pixels are repeated.
-    """
-    part = pixels[top * STRIDE : bottom * STRIDE, left * STRIDE : right * STRIDE]
-    missing = [(0, (b - a) * STRIDE - n) for a, b, n in ((top, bottom, part.shape[0]), (left, right, part.shape[1]))]
-    part = np.pad(part, [*missing, (0, 0)], "edge")
-    return np.ascontiguousarray(np.broadcast_to(part, (*part.shape[:2], 3)))
+    column: NDArray[np.float32] = gains.astype(np.float32).reshape(-1, 1, 1)
+    return column
 
 
 def _positions(header: Header) -> tuple[int, int]:
@@ -277,8 +261,8 @@ def _read_alpha(png: bytes) -> NDArray[np.uint8]:
 
 
 @lru_cache(maxsize=4)
-def _codec(bundle: Bundle | str, provider: str, threads: int | None) -> Codec:
-    return Codec(bundle, provider, threads)
+def _codec(model: str | Path, provider: str, threads: int | None) -> Codec:
+    return Codec(model, provider, threads)
 
 
 def encode(
@@ -289,7 +273,7 @@ def encode(
     provider: str = "auto",
 ) -> bytes:
     """Return a .vz file of an image: `Codec.encode` of the codec of `model`, kept for next time."""
-    return _codec(str(model), provider, None).encode(image, quality)
+    return _codec(model, provider, None).encode(image, quality)
 
 
 def decode(data: bytes, *, models: str | Path | None = None, provider: str = "auto") -> Image:
@@ -299,31 +283,4 @@ def decode(data: bytes, *, models: str | Path | None = None, provider: str = "au
     """
     place = None if models is None else Path(models)
     bundle = find_fingerprint(container.unpack(data).header.model, place)
-    return _codec(str(bundle.path), provider, None).decode(data)
-
-
-def inspect(data: bytes) -> dict[str, Any]:
-    """Return what a .vz file says of itself, without decoding its pixels: plain JSON data.
-
-    width, height, pixels; colour "grey" or "RGB"; alpha, icc, exif, xmp (whether it has them);
-    quality 0..100; model (fingerprint, hexadecimal); bytes; bpp; tiles; chunks: [type, bytes] each.
-    Raises FormatError.
-    """
-    file = container.unpack(data)
-    header = file.header
-    area = header.width * header.height
-    return {
-        "width": header.width,
-        "height": header.height,
-        "colour": "grey" if header.colour == Colour.GREY else "RGB",
-        "alpha": file.alpha is not None,
-        "icc": file.icc is not None,
-        "exif": file.exif is not None,
-        "xmp": file.xmp is not None,
-        "quality": header.quality / latents.QUALITY_UNIT,
-        "model": header.model.hex(),
-        "bytes": len(data),
-        "bpp": 8 * len(data) / area,
-        "tiles": len(file.tiles),
-        "chunks": [list(pair) for pair in container.chunk_sizes(data)],
-    }
+    return _codec(bundle.path, provider, None).decode(data)

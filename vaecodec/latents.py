@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-QUALITY_UNIT = 64
+from vaecodec.container import MAX_QUALITY
+
+QUALITY_MAX = MAX_QUALITY
 """Quality is held in 1/64 of a step: 0..6400 stands for `--quality` 0..100."""
 
-QUALITY_MAX = 100 * QUALITY_UNIT
+QUALITY_UNIT = QUALITY_MAX // 100
 
 MEAN_UNIT = 16
 """Means of latents are integers in 1/16 of a quantisation step."""
@@ -42,7 +44,7 @@ EXPONENT_MIN, EXPONENT_MAX = -2, 8
 
 def scales() -> npt.NDArray[np.float64]:
     """Return the standard deviation of each row, float64 (64,), in quantisation steps."""
-    return SCALE_MIN * np.exp(LOG_SCALE_STEP * np.arange(ROWS))
+    return SCALE_MIN * np.exp(LOG_SCALE_STEP * np.arange(ROWS, dtype=np.float64))
 
 
 def level_position(quality: int, levels: int) -> tuple[int, int]:
@@ -61,7 +63,9 @@ def interpolate(table: npt.NDArray[np.int64], quality: int) -> npt.NDArray[np.in
     """
     level, remainder = level_position(quality, len(table))
     low, high = table[level].astype(np.int64), table[level + 1].astype(np.int64)
-    return (low * (QUALITY_MAX - remainder) + high * remainder + QUALITY_MAX // 2) // QUALITY_MAX
+    mixed = low * (QUALITY_MAX - remainder) + high * remainder
+    rounded: npt.NDArray[np.int64] = (mixed + QUALITY_MAX // 2) // QUALITY_MAX
+    return rounded
 
 
 def exponents(row8: Any) -> Any:

@@ -83,9 +83,9 @@ class HyperPrior:
         common: Mapping[str, NDArray[np.float32]] = {
             "features": np.ascontiguousarray(features[:, :, :height, :width]),
             "offset": _per_channel(offset),
-            "sigma4": _per_channel(2.0 ** (exponent + 2)),
+            "sigma4": _per_channel(np.ldexp(1.0, exponent + 2)),
         }
-        inverse = _per_channel(2.0 ** (8 - exponent))
+        inverse = _per_channel(np.ldexp(1.0, 8 - exponent))
         y16 = np.zeros((1, len(offset), height, width), np.float32)
         flat = y16.reshape(-1)
         for positions, step in zip(self._positions(height, width), self._steps, strict=True):
@@ -95,7 +95,8 @@ class HyperPrior:
             symbols = take(means, row.reshape(-1)[positions], positions)
             limited = symbols.clip(-_SYMBOL_LIMIT, _SYMBOL_LIMIT).astype(np.float32)
             flat[positions] = limited * latents.MEAN_UNIT + means
-        return y16[0]
+        latent: NDArray[np.float32] = y16[0]
+        return latent
 
     def _positions(self, height: int, width: int) -> list[NDArray[np.intp]]:
         """Return, for each step, the flat positions that it codes, ascending."""

@@ -1,8 +1,4 @@
-"""Running a network over an image in windows, so that memory does not grow with the image.
-
-Each window is read with a margin as wide as the network sees (its halo), and only what lies inside
-is kept: the result is the one of the whole image, up to float rounding, without seams.
-"""
+"""Windows that cover an area: what each is for, and what has to be read for it."""
 
 from __future__ import annotations
 
@@ -13,19 +9,23 @@ from typing import NamedTuple
 class Window(NamedTuple):
     """A range of positions along one axis."""
 
-    start: int
-    stop: int
-    """What the window is for: [start, stop)."""
-    read_start: int
-    read_stop: int
-    """What has to be read for it: wider by the halo, cut off at the borders of the image."""
+    place: slice
+    """The positions that the window is for."""
+    read: slice
+    """What has to be read for them: wider by the halo, cut off at the borders of the area."""
+
+    @property
+    def inside(self) -> slice:
+        """`place`, counted from the start of `read`."""
+        return slice(self.place.start - self.read.start, self.place.stop - self.read.start)
 
 
 def windows(length: int, size: int, halo: int) -> Iterator[Window]:
     """Yield windows of at most `size` positions that cover 0..length."""
     for start in range(0, length, size):
         stop = min(start + size, length)
-        yield Window(start, stop, max(start - halo, 0), min(stop + halo, length))
+        read = slice(max(start - halo, 0), min(stop + halo, length))
+        yield Window(slice(start, stop), read)
 
 
 def windows2d(height: int, width: int, size: int, halo: int) -> Iterator[tuple[Window, Window]]:
