@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vaecodec.container import (
+    DEFAULT_TILE,
     MAX_PIXELS,
+    MAX_TILE,
     SIGNATURE,
     Colour,
     Container,
@@ -23,6 +25,7 @@ from vaecodec.container import (
     unpack,
 )
 from vaecodec.errors import FormatError
+from vaecodec.varint import pack_varint
 
 PREFIX = SIGNATURE + b"\x01"
 MODEL = bytes(range(8))
@@ -45,7 +48,7 @@ def head(
     images: str = "01",
     colour: str = "00",
     quality: str = "80 0c",
-    tile: str = "00",
+    tile: str = "10",
     more: str = "",
 ) -> bytes:
     """A header chunk, its fields in hexadecimal."""
@@ -63,25 +66,34 @@ SAMPLE = Container(
     xmp=b"",
 )
 
-headers = st.builds(
-    Header,
-    width=st.integers(1, 300) | st.integers(1, 65535),
-    height=st.integers(1, 300) | st.integers(1, 6103),
-    colour=st.sampled_from(Colour),
-    quality=st.integers(0, 6400),
-    model=st.binary(min_size=8, max_size=8),
-    tile=st.just(0) | st.integers(512, 1024),
-)
+
+def headers_of(
+    width: st.SearchStrategy[int], height: st.SearchStrategy[int], tile: st.SearchStrategy[int]
+) -> st.SearchStrategy[Header]:
+    return st.builds(
+        Header,
+        width=width,
+        height=height,
+        colour=st.sampled_from(Colour),
+        quality=st.integers(0, 6400),
+        model=st.binary(min_size=8, max_size=8),
+        tile=tile,
+    )
+
+
+headers = headers_of(  # of 100 tiles at most
+    st.integers(1, 300), st.integers(1, 300), st.integers(1, MAX_TILE)
+) | headers_of(st.integers(1, 65535), st.integers(1, 6103), st.just(MAX_TILE))
 
 
 @st.composite
 def containers(draw: st.DrawFn) -> Container:
     header = draw(headers)
     rows, columns = header.tile_grid
-    payload = st.binary(min_size=5, max_size=200)
+    payload = draw(st.binary(min_size=5, max_size=200))
     return Container(
         header,
-        tuple(draw(payload) for _ in range(rows * columns)),
+        tuple(payload + bytes(n) for n in range(rows * columns)),
         alpha=draw(st.none() | st.just(png_start(header.width, header.height))),
         icc=draw(st.none() | st.binary(max_size=200)),
         exif=draw(st.none() | st.binary(max_size=200)),
@@ -108,28 +120,61 @@ def test_the_example_of_the_specification_is_what_pack_writes() -> None:
     assert chunk_sizes(example) == [("H", 21), ("T", 16)]
 
 
+def tile_payload(escapes: int, words: int) -> bytes:
+    return b"csum" + pack_varint(escapes) + bytes(escapes) + bytes(4 * words)
+
+
 @pytest.mark.parametrize(
-    ("width", "height", "words"),
-    [(1, 1, 1), (768, 512, 10_000), (5472, 3648, 1_000_000), (20_000, 20_000, 1_000_000)],
+    ("width", "height", "tile", "escapes", "words", "around"),
+    [
+        (1, 1, DEFAULT_TILE, 0, 1, 40),
+        (768, 512, DEFAULT_TILE, 127, 10_000, 44),
+        (1024, 1024, DEFAULT_TILE, 128, 600_000, 46),
+        (2048, 2048, MAX_TILE, 2**21, 2_000_000, 48),
+    ],
 )
-def test_a_plain_image_has_at_most_48_bytes_around_its_words(
-    width: int, height: int, words: int
+def test_an_image_of_one_tile_has_at_most_48_bytes_around_its_escapes_and_words(
+    width: int, height: int, tile: int, escapes: int, words: int, around: int
 ) -> None:
-    payload = b"csum" + b"\0" + bytes(4 * words)  # checksum, no escapes
-    header = Header(width, height, Colour.RGB, 6400, b"\xff" * 8)
-    assert len(pack(Container(header, (payload,)))) - 4 * words <= 48
+    header = Header(width, height, Colour.RGB, 6400, b"\xff" * 8, tile)
+    data = pack(Container(header, (tile_payload(escapes, words),)))
+    assert len(data) - escapes - 4 * words == around <= 48
 
 
-@given(headers, st.integers(1, 1024))
+@pytest.mark.parametrize(
+    ("escapes", "words", "around"), [(0, 1, 11), (127, 10_000, 13), (2**21, 2_000_000, 17)]
+)
+def test_a_further_tile_adds_at_most_17_bytes(escapes: int, words: int, around: int) -> None:
+    payload = tile_payload(escapes, words)
+    two, three = (
+        len(pack(Container(Header(64 * n, 64, Colour.RGB, 0, MODEL, tile=1), (payload,) * n)))
+        for n in (2, 3)
+    )
+    assert three - two - escapes - 4 * words == around <= 17
+
+
+@given(headers)
 @settings(max_examples=60, deadline=None)
-def test_tile_boxes_cover_the_image_in_raster_order(header: Header, tile: int) -> None:
-    header = replace(header, tile=max(tile, header.width // 512))
+def test_tile_boxes_cover_the_image_in_raster_order(header: Header) -> None:
     boxes = tile_boxes(header)
     rows, columns = header.tile_grid
     assert len(boxes) == rows * columns
     assert sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in boxes) == header.width * header.height
     assert boxes == sorted(boxes, key=lambda box: (box[1], box[0]))
     assert boxes[-1][2:] == (header.width, header.height)
+
+
+@pytest.mark.parametrize("tile", [DEFAULT_TILE, MAX_TILE])
+def test_an_image_no_larger_than_its_tile_is_one_tile(tile: int) -> None:
+    for width, height in ((1, 1), (64 * tile, 1), (64 * tile, 64 * tile)):
+        header = Header(width, height, Colour.GREY, 0, MODEL, tile)
+        assert tile_boxes(header) == [(0, 0, width, height)]
+    assert replace(header, width=64 * tile + 1).tile_grid == (1, 2)
+
+
+def test_the_encoder_writes_tiles_of_1024_pixels() -> None:
+    header = Header(2000, 1024, Colour.GREY, 0, MODEL)
+    assert tile_boxes(header) == [(0, 0, 1024, 1024), (1024, 0, 2000, 1024)]
 
 
 def test_tile_boxes_are_squares_of_64_pixels_but_for_the_last() -> None:
@@ -203,7 +248,12 @@ LIES = {
     "two_images": (PREFIX + head(images="02") + TILE, "2 images; this version reads 1"),
     "unknown_colour": (PREFIX + head(colour="02") + TILE, "colour kind is 2"),
     "quality_101": (PREFIX + head(quality="40 19") + TILE, "quality is 6464/64"),
-    "tile_size_1025": (PREFIX + head(tile="8108") + TILE, "tile size is 1025"),
+    "tile_size_0": (PREFIX + head(tile="00") + TILE, "tile size is 0; 1 to 32 was expected"),
+    "tile_size_33": (PREFIX + head(tile="21") + TILE, "tile size is 33; 1 to 32 was expected"),
+    "3000_x_3000_pixels_in_50_bytes": (
+        PREFIX + head("b817 b817") + TILE,
+        "3 x 3 tiles, more than fit",
+    ),
     "no_tile": (PREFIX + head(), "has 0 tiles; its header tells of 1 x 1"),
     "one_tile_of_two": (PREFIX + head("41 03", tile="01") + TILE, "1 tiles; .* 1 x 2"),
     "two_tiles_of_one": (PREFIX + head() + TILE + TILE, "2 tiles; .* 1 x 1"),
@@ -269,7 +319,8 @@ def test_unpack_skips_unknown_ancillary_chunks() -> None:
         {"quality": -1},
         {"quality": 6401},
         {"model": b"short"},
-        {"tile": 1025},
+        {"tile": 0},
+        {"tile": 33},
         {"images": 2},
     ],
 )
@@ -279,7 +330,7 @@ def test_header_rejects_what_no_file_may_say(field: dict[str, object]) -> None:
 
 
 def test_the_largest_image_is_as_large_as_the_limit_says() -> None:
-    assert Header(20_000, 20_000, Colour.GREY, 0, MODEL).tile_grid == (1, 1)
+    assert Header(20_000, 20_000, Colour.GREY, 0, MODEL).tile_grid == (20, 20)
     assert MAX_PIXELS == 20_000**2
 
 

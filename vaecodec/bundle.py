@@ -2,30 +2,38 @@
 
 A bundle is found by name or directory, and by the fingerprint that files carry: the first 8 bytes
 of a SHA-256 over what decoding needs and nothing else.
+
+A bundle is untrusted input: its manifest and its arrays are checked when they are read.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from vaecodec import manifest as manifests
 from vaecodec.container import FINGERPRINT_BYTES
 from vaecodec.errors import ModelError
 
 if TYPE_CHECKING:
-    import numpy as np
+    from zipfile import ZipFile
+
     from numpy.typing import NDArray
 
     from vaecodec.tables import FrequencyTables
 
 DEFAULT_MODEL = "photo-1"
 MANIFEST = "manifest.json"
+TABLE_ROWS = 64
+"""Rows that priors name (`latents.ROWS`, which needs NumPy, and this module does not)."""
 FORMAT = 1
 """The version of bundles that this vaecodec reads."""
 
@@ -57,21 +65,31 @@ class Bundle:
 
     @classmethod
     def open(cls, path: Path) -> Bundle:
-        """Return the bundle in a directory; ModelError where it is missing or unreadable."""
+        """Return the bundle in a directory, its manifest checked.
+
+        Raises ModelError where it is missing, damaged or of another version. The path of the
+        bundle is made absolute, so that it can never be taken for a name.
+        """
         try:
             manifest = json.loads((path / MANIFEST).read_bytes())
-            version, family = manifest["format"], manifest["family"]
-            bytes.fromhex(manifest["fingerprint"])
         except OSError as error:
-            raise ModelError(f"{path} is no model bundle: {MANIFEST} cannot be read") from error
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(f"{path / MANIFEST} is damaged; install the bundle again") from error
-        if version != FORMAT or family != "hyperprior":
             raise ModelError(
-                f"{path} is a {family} bundle of version {version}; this vaecodec reads hyperprior "
-                f"bundles of version {FORMAT}, a newer one may read it"
-            )
-        return cls(path, manifest)
+                f"{path} is no model bundle: {MANIFEST} cannot be read; `vaecodec models` lists "
+                "those at hand"
+            ) from error
+        except (ValueError, RecursionError) as error:
+            raise ModelError(
+                f"{path / MANIFEST} is damaged: it is no JSON; install the bundle again"
+            ) from error
+        try:
+            manifests.check(manifest, manifests.VERSION)
+            _check_version(path, manifest["family"], manifest["format"])
+            manifests.check(manifest, manifests.NEEDED)
+        except ValueError as error:
+            raise ModelError(
+                f"{path / MANIFEST} is damaged: {error}; install the bundle again"
+            ) from error
+        return cls(path.absolute(), manifest)
 
     @property
     def name(self) -> str:
@@ -93,35 +111,103 @@ class Bundle:
         """The integer frequency tables."""
         from vaecodec.tables import FrequencyTables
 
-        return FrequencyTables.from_bytes(self.read("tables.bin"))
+        tables = FrequencyTables.from_bytes(self.read("tables.bin"))
+        if len(tables.low) < TABLE_ROWS:
+            raise ModelError(
+                f"{self.path / 'tables.bin'} has {len(tables.low)} rows; {TABLE_ROWS} expected; "
+                "install the bundle again"
+            )
+        return tables
 
-    def arrays(self, name: str) -> dict[str, NDArray[np.generic]]:
-        """Return the arrays of an .npz file of the bundle."""
+    def arrays(self, name: Literal["quality.npz", "gains.npz"]) -> dict[str, NDArray[Any]]:
+        """Return the arrays of an .npz file of the bundle.
+
+        docs/format.md has those of quality.npz; gains.npz holds gain (levels, channels) and z_gain
+        (levels, side), float32. Raises ModelError unless they are what the manifest states.
+        """
         import numpy as np
 
+        kinds = _array_kinds(name, self.manifest["decoding"])
+        content = io.BytesIO(self.read(name))
         try:
-            with np.load(self.path / name) as file:
-                return dict(file)
-        except (OSError, ValueError, KeyError) as error:
-            raise ModelError(f"{self.path / name} is missing or damaged") from error
+            with np.load(content, allow_pickle=False) as file:  # a pickle could run any code
+                _check_arrays(file.zip, kinds)
+                arrays = {key: file[key] for key in kinds}
+            _check_gains(arrays)
+        except Exception as error:  # what zipfile and NumPy raise for damage has no common root
+            why = f": {error}" if isinstance(error, ModelError) else ""
+            raise ModelError(
+                f"{self.path / name} is damaged{why}; install the bundle again"
+            ) from error
+        return arrays
 
     def read(self, name: str) -> bytes:
         """Return the contents of a file of the bundle."""
         try:
             return (self.path / name).read_bytes()
         except OSError as error:
-            raise ModelError(f"{self.path / name} cannot be read; install the bundle again") from error
+            raise ModelError(
+                f"{self.path / name} cannot be read; install the bundle again"
+            ) from error
 
     def verify(self) -> None:
         """Raise ModelError unless every file has the hash that the manifest states."""
         for name, expected in self.manifest["files"].items():
             found = hashlib.sha256(self.read(name)).hexdigest()
             if found != expected:
-                raise ModelError(f"{self.path / name} is not the file that was released")
+                raise ModelError(
+                    f"{self.path / name} is not the file that was released; install the bundle "
+                    "again"
+                )
         decoding = self.manifest["decoding"]
         files = [self.read(name) for name in decoding_files(decoding["steps"])]
         if fingerprint(decoding, files) != self.fingerprint:
             raise ModelError(f"{self.path / MANIFEST} does not state the fingerprint of its files")
+
+
+def _check_version(path: Path, family: str, version: int) -> None:
+    if version != FORMAT or family != "hyperprior":
+        raise ModelError(
+            f"{path} is a {family} bundle of version {version}; this vaecodec reads hyperprior "
+            f"bundles of version {FORMAT}, a newer one may read it"
+        )
+
+
+_Kinds = dict[str, tuple[str, int, range]]
+"""Name of an array -> its type, its rows, and how many columns it may have."""
+
+
+def _array_kinds(name: Literal["quality.npz", "gains.npz"], decoding: dict[str, int]) -> _Kinds:
+    levels, channels, side = (decoding[key] for key in ("levels", "channels", "side"))
+    of_channels, of_side = range(channels, channels + 1), range(side, side + 1)
+    if name == "gains.npz":
+        return {"gain": ("float32", levels, of_channels), "z_gain": ("float32", levels, of_side)}
+    return {
+        "row_offset": ("int32", levels, of_channels),
+        "z_row": ("int32", levels, of_side),
+        "shift": ("int32", levels, range(1, manifests.MAX_CHANNELS + 1)),
+        "inverse_gain": ("float32", levels, of_channels),
+    }
+
+
+def _check_arrays(archive: ZipFile, kinds: _Kinds) -> None:
+    """Raise ModelError where an array is not of its kind; nothing is allocated to find out."""
+    from numpy.lib import format as npy
+
+    for key, (kind, rows, columns) in kinds.items():
+        with archive.open(f"{key}.npy") as member:
+            npy.read_magic(member)
+            shape, _, dtype = npy.read_array_header_1_0(member)
+        if dtype != kind or len(shape) != 2 or shape[0] != rows or shape[1] not in columns:
+            width = f"{columns[0]}" + (f" to {columns[-1]}" if len(columns) > 1 else "")
+            raise ModelError(f"{key} is {dtype} {shape}; {kind} ({rows}, {width}) expected")
+
+
+def _check_gains(arrays: dict[str, NDArray[Any]]) -> None:
+    """Raise ModelError where a gain is not positive and finite: it has a logarithm."""
+    for key, array in arrays.items():
+        if array.dtype.kind == "f" and not 0 < array.min() <= array.max() < float("inf"):
+            raise ModelError(f"{key} has values that are not positive and finite")
 
 
 def search_path() -> list[Path]:
@@ -135,23 +221,43 @@ def search_path() -> list[Path]:
     return [*folders, platformdirs.user_data_path("vaecodec") / "models"]
 
 
-def available(folders: list[Path] | None = None) -> Iterator[Bundle]:
-    """Yield the bundles in `folders` (by default the search path), by name within a folder."""
+def directories(folders: list[Path] | None = None) -> Iterator[Path]:
+    """Yield the directories of bundles, damaged or not, by name within each of `folders`.
+
+    `folders` are bundles or hold some; by default they are the search path.
+    """
     for folder in search_path() if folders is None else folders:
-        if folder.is_dir():
+        if (folder / MANIFEST).is_file():
+            yield folder
+        elif folder.is_dir():
             for manifest in sorted(folder.glob(f"*/{MANIFEST}")):
-                yield Bundle.open(manifest.parent)
+                yield manifest.parent
+
+
+def available(folders: list[Path] | None = None) -> Iterator[Bundle]:
+    """Yield the bundles in `folders` as `directories` does; one that cannot be read is passed by.
+
+    (It must not keep the others from being found; `vaecodec models` tells of it.)
+    """
+    for path in directories(folders):
+        with suppress(ModelError):
+            yield Bundle.open(path)
 
 
 def find(model: str | Path = DEFAULT_MODEL) -> Bundle:
-    """Return the bundle of a name (looked up on the search path) or of a directory."""
-    if (Path(model) / MANIFEST).is_file():
+    """Return the bundle of a name or of a directory; ModelError where there is none.
+
+    A plain name is looked up on the search path, and is a directory only where it is not found
+    there: what a folder holds does not change the model. A Path, or what has a separator, is a
+    directory.
+    """
+    if isinstance(model, Path) or not manifests.is_plain_name(model):
         return Bundle.open(Path(model))
-    for folder in search_path():
-        if (folder / str(model) / MANIFEST).is_file():
-            return Bundle.open(folder / str(model))
+    for folder in [*search_path(), Path()]:
+        if (folder / model / MANIFEST).is_file():
+            return Bundle.open(folder / model)
     known = ", ".join(sorted({b.name for b in available()})) or "none"
-    raise ModelError(f"no model {str(model)!r}; at hand: {known}. Give a name or a bundle directory")
+    raise ModelError(f"no model {model!r}; at hand: {known}. Give a name or a bundle directory")
 
 
 def find_fingerprint(wanted: bytes, place: Path | None = None) -> Bundle:

@@ -26,8 +26,9 @@ PREFIX = SIGNATURE + bytes([VERSION])
 MAX_SIDE = 65_535  # pixels
 MAX_PIXELS = 400_000_000
 MAX_QUALITY = 6_400  # in 1/64 of a step: 100 * 64
-MAX_TILE = 1_024  # in TILE_UNIT: no larger tile is of use to an image of MAX_SIDE
+MAX_TILE = 32  # in TILE_UNIT: what a decoder holds of a tile is that of 2048 x 2048 pixels at most
 TILE_UNIT = 64  # pixels: one position of the coarsest latents
+DEFAULT_TILE = 16  # in TILE_UNIT: what the encoder writes, tiles of 1024 x 1024 pixels
 FINGERPRINT_BYTES = 8
 
 # Chunks
@@ -108,7 +109,7 @@ class Header:
 
     width, height: pixels, 1 to 65535, at most 400 million together. quality: 0 to 6400, in 1/64
     of a step. model: the 8 bytes of the fingerprint of the model that wrote the file. tile: side
-    of the square tiles in units of 64 pixels, 1 to 1024, or 0 where the whole image is one tile.
+    of the square tiles in units of 64 pixels, 1 to 32; an image no larger is one tile.
     """
 
     width: int
@@ -116,7 +117,7 @@ class Header:
     colour: Colour
     quality: int
     model: bytes
-    tile: int = 0
+    tile: int = DEFAULT_TILE
     images: int = 1
 
     def __post_init__(self) -> None:
@@ -134,19 +135,19 @@ class Header:
             raise FormatError(f"the quality is {self.quality}/64; 0 to {MAX_QUALITY}/64 expected")
         if len(self.model) != FINGERPRINT_BYTES:
             raise FormatError(f"the fingerprint has {len(self.model)} bytes; 8 were expected")
-        if not 0 <= self.tile <= MAX_TILE:
-            raise FormatError(f"the tile size is {self.tile}; 0 to {MAX_TILE} was expected")
+        if not 1 <= self.tile <= MAX_TILE:
+            raise FormatError(f"the tile size is {self.tile}; 1 to {MAX_TILE} was expected")
 
     @property
     def tile_grid(self) -> tuple[int, int]:
         """Rows and columns of tiles."""
-        side = self.tile * TILE_UNIT or MAX_SIDE
+        side = self.tile * TILE_UNIT
         return -(-self.height // side), -(-self.width // side)
 
 
 def tile_boxes(header: Header) -> list[tuple[int, int, int, int]]:
     """Return the tiles in file order as (x0, y0, x1, y1) in pixels, x1 and y1 exclusive."""
-    side = header.tile * TILE_UNIT or MAX_SIDE
+    side = header.tile * TILE_UNIT
     return [
         (x, y, min(x + side, header.width), min(y + side, header.height))
         for y in range(0, header.height, side)

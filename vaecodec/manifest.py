@@ -1,0 +1,83 @@
+"""What the manifest of a bundle has to say before anything of it is used. It is untrusted input."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+# Limits, far from what a sensible model has; the memory that a picture takes grows with them.
+
+MAX_CHANNELS = 1024  # of latents, of side information, of features
+MAX_LEVELS = 64
+MAX_HALO = 32  # positions: 512 pixels
+
+# What a value may be
+
+
+def is_plain_name(value: object) -> bool:
+    """Return whether `value` can name a file or a model: 1..100 printable characters, no path."""
+    if not isinstance(value, str) or not 1 <= len(value) <= 100 or value.startswith("."):
+        return False
+    return value.isprintable() and not set(value) & set("/\\:")
+
+
+def _is_whole(low: int, high: int) -> Callable[[Any], bool]:
+    return lambda value: type(value) is int and low <= value <= high  # True is no number
+
+
+def _is_hex(digits: int) -> Callable[[Any], bool]:
+    form = re.compile(f"[0-9a-f]{{{digits}}}")
+    return lambda value: isinstance(value, str) and form.fullmatch(value) is not None
+
+
+_is_hash = _is_hex(64)
+
+
+def _is_quality(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value <= 100
+
+
+def _is_step_count(value: Any) -> bool:
+    return type(value) is int and value in (1, 2, 4)
+
+
+def _is_files(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        is_plain_name(k) and _is_hash(v) for k, v in value.items()
+    )
+
+
+Entries = Mapping[str, tuple[Callable[[Any], bool], str]]
+"""Place in a manifest, with dots between keys -> whether a value will do, what is expected."""
+
+VERSION: Entries = {
+    "family": (is_plain_name, "a plain name"),
+    "format": (_is_whole(1, 9999), "a version"),
+}
+"""What says whether the rest can be understood."""
+
+NEEDED: Entries = {
+    "name": (is_plain_name, "a plain name"),
+    "fingerprint": (_is_hex(16), "16 hexadecimal digits"),
+    "default_quality": (_is_quality, "0 to 100"),
+    "decoding.channels": (_is_whole(1, MAX_CHANNELS), f"1 to {MAX_CHANNELS}"),
+    "decoding.side": (_is_whole(1, MAX_CHANNELS), f"1 to {MAX_CHANNELS}"),
+    "decoding.steps": (_is_step_count, "1, 2 or 4"),
+    "decoding.levels": (_is_whole(2, MAX_LEVELS), f"2 to {MAX_LEVELS}"),
+    "halo.encoder": (_is_whole(0, MAX_HALO), f"0 to {MAX_HALO}"),
+    "halo.decoder": (_is_whole(0, MAX_HALO), f"0 to {MAX_HALO}"),
+    "files": (_is_files, "plain file names, each with a SHA-256"),
+}
+"""What this version of bundles needs."""
+
+
+def check(manifest: object, entries: Entries) -> None:
+    """Raise ValueError that names the first entry which is missing or not what it has to be."""
+    for place, (will_do, expected) in entries.items():
+        value: Any = manifest
+        for key in place.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        if not will_do(value):
+            found = "missing" if value is None else f"{value!r:.60}"
+            raise ValueError(f"{place} is {found}; {expected} expected")
