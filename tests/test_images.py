@@ -11,7 +11,7 @@ import pytest
 from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
 from vaecodec import images
-from vaecodec.errors import ImageError
+from vaecodec.errors import FormatError, ImageError
 from vaecodec.picture import Picture
 
 RED = np.array([200, 30, 60], np.uint8)
@@ -768,3 +768,49 @@ def test_a_picture_goes_to_pillow_and_back(channels, mode):
     back = images.from_pillow(image)
     assert np.array_equal(joined(back), joined(original))
     assert (back.icc, back.exif, back.xmp) == (original.icc, original.exif, original.xmp)
+
+
+# Alpha chunks
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 7), (300, 2)])
+def test_alpha_survives_as_the_png_that_the_format_demands(size):
+    alpha = np.random.default_rng(1).integers(0, 256, size, dtype=np.uint8)
+    png = images.pack_alpha(alpha)
+    start = struct.pack(">II", size[1], size[0]) + b"\x08\0"  # 8 bits, grey
+    assert png[:8] == b"\x89PNG\r\n\x1a\n"
+    assert png[16:26] == start
+    back = images.read_alpha(png)
+    assert np.array_equal(back, alpha)
+    assert back.flags.writeable
+
+
+def test_a_flat_alpha_plane_costs_next_to_nothing():
+    assert len(images.pack_alpha(np.full((1000, 1000), 255, np.uint8))) < 3000
+
+
+def test_damaged_alpha_is_a_format_error():
+    png = images.pack_alpha(np.arange(600, dtype=np.uint8).reshape(20, 30))
+    for size in range(len(png) - 4):  # but for the checksum of its empty last chunk
+        with pytest.raises(FormatError):
+            images.read_alpha(png[:size])
+    damaged = bytearray(png)
+    damaged[60] ^= 1
+    with pytest.raises(FormatError, match="damaged"):
+        images.read_alpha(bytes(damaged))
+
+
+@pytest.mark.parametrize("mode", ["1", "P", "LA", "RGB", "I;16"])
+def test_alpha_in_a_png_of_another_mode_is_a_format_error(mode):
+    with pytest.raises(FormatError, match="mode"):
+        images.read_alpha(saved(Image.new(mode, (4, 4)), "PNG"))
+    with pytest.raises(FormatError, match="damaged"):
+        images.read_alpha(saved(Image.new("L", (4, 4)), "TIFF"))
+
+
+def test_alpha_that_claims_too_many_pixels_is_a_format_error():
+    png = bytearray(images.pack_alpha(np.zeros((4, 4), np.uint8)))
+    png[16:24] = struct.pack(">II", 60_000, 60_000)
+    png[29:33] = struct.pack(">I", zlib.crc32(png[12:29]))
+    with pytest.raises(FormatError, match="damaged"):
+        images.read_alpha(bytes(png))

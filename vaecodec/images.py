@@ -24,7 +24,8 @@ import numpy as np
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from vaecodec.container import MAX_PIXELS, MAX_SIDE
-from vaecodec.errors import ImageError
+from vaecodec.errors import FormatError, ImageError
+from vaecodec.formats import FORMATS, format_of
 from vaecodec.metadata import EXIF_PREFIX, exif_of, fitting_profile, tiff_tags, xmp_of
 from vaecodec.modes import samples_of, to_srgb
 from vaecodec.orientation import orientation_of, reset_exif, reset_xmp, turn
@@ -36,16 +37,14 @@ __all__ = [
     "format_of",
     "from_array",
     "from_pillow",
+    "pack_alpha",
     "read",
+    "read_alpha",
     "strip",
     "to_pillow",
     "write",
 ]
 
-FORMATS = ("png", "jpg", "webp", "avif", "tiff")
-"""What `write` writes."""
-
-SUFFIXES = {f".{name}": name for name in FORMATS} | {".jpeg": "jpg", ".tif": "tiff"}
 LONGEST_SIDE = {"jpg": 65_500, "webp": 16_383}  # pixels; the others hold MAX_SIDE
 
 # Rasterising EPS would run Ghostscript on a stranger's program, WMF works on Windows only.
@@ -109,20 +108,6 @@ def to_pillow(picture: Picture) -> Image.Image:
     return image
 
 
-def format_of(path: Path) -> str:
-    """The one of FORMATS that the suffix of `path` names.
-
-    Raises:
-        ImageError: it names none of them.
-    """
-    name = SUFFIXES.get(path.suffix.lower())
-    if name is None:
-        raise ImageError(
-            f"{path}: no known image format; the name has to end in one of {', '.join(SUFFIXES)}"
-        )
-    return name
-
-
 def write(picture: Picture, target: BinaryIO, format: str) -> None:
     """Write an image file, metadata included, to a stream; nothing is written where it fails.
 
@@ -151,6 +136,32 @@ def write(picture: Picture, target: BinaryIO, format: str) -> None:
     except Exception as error:
         raise ImageError(f"cannot be written as {format}: {_reason(error)}") from error
     target.write(encoded.getbuffer())
+
+
+def pack_alpha(alpha: Samples) -> bytes:
+    """PNG, 8-bit greyscale, of an alpha plane, uint8 (H, W): what an alpha chunk holds."""
+    encoded = io.BytesIO()
+    Image.fromarray(alpha).save(encoded, "PNG", compress_level=9)
+    return encoded.getvalue()
+
+
+def read_alpha(png: bytes) -> Samples:
+    """Alpha plane, uint8 (H, W), of the PNG in an alpha chunk.
+
+    Raises:
+        FormatError: it is damaged, or not an 8-bit greyscale PNG.
+    """
+    try:
+        with _our_size_limit():
+            Image.open(io.BytesIO(png), formats=["PNG"]).verify()  # checksums to the very end
+            image = Image.open(io.BytesIO(png), formats=["PNG"])
+        if image.mode != "L":
+            raise FormatError(f"the alpha chunk holds a PNG of mode {image.mode}, not L (grey)")
+        return np.array(image)
+    except FormatError:
+        raise
+    except Exception as error:  # as in from_pillow
+        raise FormatError(f"the PNG in the alpha chunk is damaged: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:

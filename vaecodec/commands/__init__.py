@@ -1,0 +1,1 @@
+"""The commands, one in a module, and what they share: options, files, progress, tables."""

@@ -1,0 +1,105 @@
+"""vaecodec models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vaecodec.commands import options
+from vaecodec.commands.tables import table
+from vaecodec.errors import ModelError
+
+if TYPE_CHECKING:
+    from vaecodec.bundle import Bundle
+
+MEASURES = {
+    "bpp": ("bpp", ".3f"),
+    "psnr": ("PSNR dB", ".2f"),
+    "ms_ssim": ("MS-SSIM", ".4f"),
+    "ssimulacra2": ("SSIMULACRA 2", ".1f"),
+}
+"""Keys of a manifest's measurements that are shown -> head of the column, format."""
+
+
+@click.command(short_help="List the models at hand and verify their files.")
+@click.argument("folders", nargs=-1, metavar="[DIR]...", type=click.Path(path_type=Path))
+@options.json_flag
+def models(folders: tuple[Path, ...], as_json: bool) -> None:
+    """List the models at hand, what each measures, and whether its files are those released.
+
+    They are looked for beside the package, in the directories that the variable VAECODEC_MODELS
+    names, and in the user's data directory; or in each DIR, a bundle or a directory of bundles.
+    """
+    from vaecodec.bundle import directories, search_path
+
+    found = [_describe(path) for path in directories(list(folders) or None)]
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    elif found:
+        click.echo("\n\n".join(map(_text, found)))
+    if not found:
+        looked_in = ", ".join(map(str, folders or search_path()))
+        raise click.ClickException(f"there is no model in {looked_in}")
+    if damaged := [facts["path"] for facts in found if facts["problem"]]:
+        raise click.ClickException(f"damaged, install again: {', '.join(damaged)}")
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    """Return what is known of the bundle in a directory, as JSON data."""
+    from vaecodec.bundle import Bundle
+
+    facts: dict[str, Any] = {"name": path.name, "path": str(path), "problem": None}
+    try:
+        bundle = Bundle.open(path)
+        facts |= _contents(bundle)
+        bundle.verify()
+    except ModelError as error:
+        facts["problem"] = str(error)
+    return facts
+
+
+def _contents(bundle: Bundle) -> dict[str, Any]:
+    manifest = bundle.manifest
+    return {
+        "name": bundle.name,
+        "fingerprint": bundle.fingerprint.hex(),
+        "family": manifest["family"],
+        "bytes": sum(file.stat().st_size for file in bundle.path.iterdir()),
+        "default_quality": bundle.default_quality,
+        "cost": manifest.get("cost", {}),
+        "data": manifest.get("data"),
+        "licence": manifest.get("licence"),
+        "measured": manifest.get("measured") or [],
+    }
+
+
+def _text(facts: dict[str, Any]) -> str:
+    lines = [f"{facts['name']}  {facts['path']}"]
+    if "fingerprint" in facts:
+        cost = ", ".join(f"{part} {value:.1f}" for part, value in facts["cost"].items())
+        lines += [
+            f"  fingerprint      {facts['fingerprint']}",
+            f"  size             {facts['bytes'] / 1e6:.1f} MB",
+            f"  default quality  {facts['default_quality']:g}",
+            f"  kMAC per pixel   {cost or 'not stated'}",
+        ]
+    lines.append(f"  files            {facts['problem'] or 'verified'}")
+    if measured := facts.get("measured"):
+        lines += ["", *(f"  {line}" for line in _measured(measured).splitlines())]
+    return "\n".join(lines)
+
+
+def _measured(points: list[dict[str, Any]]) -> str:
+    shown = {key: value for key, value in MEASURES.items() if any(key in p for p in points)}
+    rows = [
+        (
+            str(point.get("set", "")),
+            f"{point.get('quality', 0):g}",
+            *(format(point[key], how) if key in point else "" for key, (_, how) in shown.items()),
+        )
+        for point in points
+    ]
+    return table(("measured on", "quality", *(head for head, _ in shown.values())), rows)
