@@ -8,7 +8,6 @@ optimiser's state is lost, to evaluate and to export).
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +16,28 @@ import torch
 from torch import Tensor
 
 from train.nets import PhotoCodec
-from train.recipes import Recipe, from_dict
+from train.recipes import Recipe
 
 FILE_LIMIT = 15_000_000
 """Largest size of one weights file in bytes."""
+ENTRY_HEADERS = 512
+"""More than what an array costs in a file besides its values, in bytes."""
 
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:
     """Write a run's full state, replacing the previous one only when the new one is complete."""
     temporary = folder / "state.pt.part"
     torch.save(state, temporary)
-    os.replace(temporary, folder / "state.pt")
+    temporary.replace(folder / "state.pt")
 
 
 def load_state(folder: Path) -> dict[str, Any]:
-    """Return what `save_state` wrote."""
-    return torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
+    """Return what `save_state` wrote; FileNotFoundError where there is none."""
+    file = folder / "state.pt"
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is not there; to go on from weights alone, continue")
+    state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    return state
 
 
 def save_weights(
@@ -52,20 +57,28 @@ def save_weights(
     arrays |= {f"buffer/{k}": v.detach() for k, v in buffers.items()}
     meta = json.dumps({"recipe": recipe.to_dict(), "progress": progress}).encode()
     parts: list[dict[str, np.ndarray]] = [{"meta": np.frombuffer(meta, np.uint8)}]
-    size = 0
+    size = len(meta) + ENTRY_HEADERS
     for name, tensor in arrays.items():
         array = tensor.cpu().numpy()
-        if size + array.nbytes > FILE_LIMIT * 0.97:  # the rest is for the headers of the entries
+        if size + array.nbytes + ENTRY_HEADERS > FILE_LIMIT:
             parts.append({})
             size = 0
         parts[-1][name] = array
-        size += array.nbytes
+        size += array.nbytes + ENTRY_HEADERS
+    return _replace_files(folder, parts)
+
+
+def _replace_files(folder: Path, parts: list[dict[str, np.ndarray]]) -> list[Path]:
+    """Write one file for each part, and only then replace those of an earlier state."""
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("weights-*.npz"):
-        old.unlink()
     files = [folder / f"weights-{i:03}.npz" for i in range(len(parts))]
     for file, part in zip(files, parts, strict=True):
-        np.savez(file, **part)
+        with file.with_suffix(".part").open("wb") as temporary:
+            np.savez(temporary, **part)  # type: ignore[arg-type] # of names, all are arrays
+    for file in files:
+        file.with_suffix(".part").replace(file)
+    for old in set(folder.glob("weights-*.npz")) - set(files):
+        old.unlink()
     return files
 
 
@@ -81,7 +94,7 @@ class Weights:
             with np.load(file) as part:
                 arrays |= dict(part)
         meta = json.loads(arrays.pop("meta").tobytes())
-        self.recipe = from_dict(meta["recipe"])
+        self.recipe = Recipe.from_dict(meta["recipe"])
         self.progress: dict[str, float] = meta["progress"]
         self._tensors = {k: torch.from_numpy(v).float() for k, v in arrays.items()}
 

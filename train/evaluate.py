@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from train.data import image_files
+from train.progress import Progress
 from train.validation import JPEG_QUALITIES, jpeg
 from vaecodec.codec import Codec
 from vaecodec.images import read
@@ -36,7 +36,7 @@ class Row:
 
 
 def ssimulacra2(original: Samples, decoded: Samples) -> float:
-    """Return SSIMULACRA 2 of two images, uint8 (H, W, 3): 90 is hard to tell apart, 70 is good."""
+    """Return SSIMULACRA 2 of two images, uint8 (H, W, 1 or 3): 90 is hard to tell apart."""
     import tempfile
 
     from PIL import Image
@@ -45,7 +45,8 @@ def ssimulacra2(original: Samples, decoded: Samples) -> float:
     with tempfile.TemporaryDirectory() as folder:
         names = [f"{folder}/{n}.png" for n in ("original", "decoded")]
         for name, samples in zip(names, (original, decoded), strict=True):
-            Image.fromarray(samples).save(name, compress_level=0)
+            colours = np.broadcast_to(samples, (*samples.shape[:2], 3))
+            Image.fromarray(np.ascontiguousarray(colours)).save(name, compress_level=0)
         return float(compute_ssimulacra2(*names))
 
 
@@ -72,9 +73,24 @@ def table(
     perceptual: bool = False,
 ) -> list[Row]:
     """Measure every image of folders at every quality."""
-    files = tqdm(image_files(folders), "evaluating", unit="image")
-    pictures = ((p.stem, read(p)) for p in files)
-    return [measure(codec, n, p, q, perceptual) for n, p in pictures for q in qualities]
+    files, wanted = _named(folders), list(qualities)
+    rows = []
+    with Progress("evaluating") as progress:
+        for number, (name, file) in enumerate(files.items(), 1):
+            picture = read(file)
+            rows += [measure(codec, name, picture, q, perceptual) for q in wanted]
+            progress.update(number / len(files), f"{number} of {len(files)} images")
+    return rows
+
+
+def _named(folders: Sequence[str | Path]) -> dict[str, Path]:
+    """Return the image files of folders by the names that rows carry."""
+    files = image_files(folders)
+    named = {p.stem: p for p in files}
+    if not files or len(named) < len(files):
+        where = ", ".join(map(str, folders))
+        raise ValueError(f"{len(files)} images in {where} with {len(named)} names; each needs one")
+    return named
 
 
 def means(rows: Sequence[Row]) -> list[dict[str, float]]:
@@ -93,8 +109,10 @@ def against(rows: Sequence[Row], reference: Path, codec: str) -> float:
 
     The file holds {"codecs": {NAME: {"bpp": [...], "psnr": [...]}}}, means over the same images.
     """
-    points = json.loads(reference.read_text())["codecs"][codec]
-    mean = means(rows)
+    codecs = json.loads(reference.read_text())["codecs"]
+    if codec not in codecs:
+        raise ValueError(f"{reference} has no codec {codec}; it has {', '.join(codecs)}")
+    points, mean = codecs[codec], means(rows)
     return float(
         bd_rate(points["bpp"], points["psnr"], [m["bpp"] for m in mean], [m["psnr"] for m in mean])
     )
@@ -103,20 +121,29 @@ def against(rows: Sequence[Row], reference: Path, codec: str) -> float:
 def against_jpeg(rows: Sequence[Row], folders: Sequence[str | Path]) -> dict[str, float]:
     """Return each image's BD-rate (percent) against Pillow's JPEG (optimize) of the same image."""
     result = {}
-    for file in image_files(folders):
+    for name, file in _named(folders).items():
         image = read(file).pixels
         bpp, quality = zip(*(jpeg(image, q) for q in JPEG_QUALITIES), strict=True)
-        own = sorted((r for r in rows if r.image == file.stem), key=lambda r: r.quality)
-        result[file.stem] = float(bd_rate(bpp, quality, [r.bpp for r in own], [r.psnr for r in own]))
+        own = sorted((r for r in rows if r.image == name), key=lambda r: r.quality)
+        result[name] = bd_rate(bpp, quality, [r.bpp for r in own], [r.psnr for r in own])
     return result
 
 
 def choose_quality(codec: Codec, folders: Sequence[str | Path], target: float) -> tuple[int, float]:
-    """Return (the lowest whole quality whose mean SSIMULACRA 2 is at least `target`, that mean)."""
-    low, high, best = 0, 100, float("nan")
+    """Return (the lowest whole quality whose mean SSIMULACRA 2 is at least `target`, that mean).
+
+    Raises ValueError where no quality reaches it.
+    """
+
+    def mean_at(quality: int) -> float:
+        return means(table(codec, folders, [quality], perceptual=True))[0]["ssimulacra2"]
+
+    low, high, best = 0, 100, mean_at(100)
+    if best < target:
+        raise ValueError(f"the mean SSIMULACRA 2 is {best:.2f} at quality 100; {target} is asked")
     while low < high:
         middle = (low + high) // 2
-        found = means(table(codec, folders, [middle], perceptual=True))[0]["ssimulacra2"]
+        found = mean_at(middle)
         if found >= target:
             high, best = middle, found
         else:
@@ -124,11 +151,8 @@ def choose_quality(codec: Codec, folders: Sequence[str | Path], target: float) -
     return low, best
 
 
-def write_tsv(rows: Sequence[Row], path: Path, say: Callable[[str], object] | None = None) -> None:
+def write_tsv(rows: Sequence[Row], path: Path) -> None:
     """Write rows as tab-separated values with a line of names."""
-    lines = ["\t".join(f.name for f in fields(Row))]
-    for row in rows:
-        lines.append("\t".join(f"{v:.5g}" if isinstance(v, float) else str(v) for v in astuple(row)))
-    path.write_text("\n".join(lines) + "\n")
-    if say:
-        say(f"wrote {path}")
+    lines = [[f.name for f in fields(Row)]]
+    lines += [[f"{v:.5g}" if isinstance(v, float) else str(v) for v in astuple(r)] for r in rows]
+    path.write_text("".join("\t".join(line) + "\n" for line in lines))

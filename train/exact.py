@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +45,7 @@ def dyadic(values: npt.ArrayLike) -> Dyadic:
     raise ValueError("a constant is no multiple of 2**-40")
 
 
-def _attributes(node: onnx.NodeProto) -> dict[str, object]:
+def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
     return {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
 
 
@@ -63,8 +64,10 @@ def _convolve(x: Int, weight: Int, pads: list[int], group: int) -> Int:
 
 def _depth_to_space(x: Int, size: int) -> Int:
     c, h, w = x.shape
-    return x.reshape(c // size**2, size, size, h, w).transpose(0, 3, 1, 4, 2).reshape(
-        c // size**2, h * size, w * size
+    return (
+        x.reshape(c // size**2, size, size, h, w)
+        .transpose(0, 3, 1, 4, 2)
+        .reshape(c // size**2, h * size, w * size)
     )
 
 
@@ -146,7 +149,8 @@ INPUTS = {
     "sigma4": Range(1, 1024, True),
     "inverse": Range(1, 1024, True),
 }
-"""What the run time guarantees of each input (vaecodec/priors.py clips to it)."""
+"""What each input can hold: vaecodec/priors.py clips symbols and latents to it, the exponents of
+`latents.exponents` bound the scales, and the export checks the tables."""
 
 
 @dataclass(frozen=True)
@@ -203,52 +207,56 @@ def _bound_of(
     node: onnx.NodeProto, bounds: dict[str, _Bound], constants: dict[str, Dyadic]
 ) -> tuple[_Bound, int]:
     """Return (bound of a node's output, largest magnitude that computing it can meet)."""
-
-    def get(name: str) -> _Bound:
-        if name in bounds:
-            return bounds[name]
-        c = constants[name]
-        m = c.m.reshape(-1)
-        magnitudes = np.abs(m[m != 0])
-        power = bool(((magnitudes & (magnitudes - 1)) == 0).all())
-        return _Bound(m, m, c.e, power)
-
-    x = get(node.input[0])
+    x = bounds[node.input[0]]
     if node.op_type == "Conv":
         return _conv_bound(x, constants[node.input[1]], constants[node.input[2]], node)
+    inputs = [bounds[n] if n in bounds else _constant_bound(constants[n]) for n in node.input]
     if node.op_type == "Mul":
-        other = get(node.input[1])
-        corners = [a * b for a in (x.low, x.high) for b in (other.low, other.high)]
-        low, high = np.minimum.reduce(corners), np.maximum.reduce(corners)
-        odd = (x.odd or x.largest) * (1 if other.power_of_two else other.largest)
-        return _Bound(low, high, x.e + other.e, odd=odd), odd
+        return _mul_bound(*inputs)
     if node.op_type == "Add":
-        other = get(node.input[1])
-        e = min(x.e, other.e)
-        a, b = x.at(e), other.at(e)
+        e = min(i.e for i in inputs)
+        a, b = (i.at(e) for i in inputs)
         result = _Bound(a.low + b.low, a.high + b.high, e)
         return result, result.largest
+    return _moved(node, *inputs), 0
+
+
+def _constant_bound(constant: Dyadic) -> _Bound:
+    m = constant.m.reshape(-1)
+    magnitudes = np.abs(m[m != 0])
+    power = bool(((magnitudes & (magnitudes - 1)) == 0).all())
+    return _Bound(m, m, constant.e, power)
+
+
+def _mul_bound(x: _Bound, other: _Bound) -> tuple[_Bound, int]:
+    corners = [a * b for a in (x.low, x.high) for b in (other.low, other.high)]
+    low, high = np.minimum.reduce(corners), np.maximum.reduce(corners)
+    odd = (x.odd or x.largest) * (1 if other.power_of_two else other.largest)
+    return _Bound(low, high, x.e + other.e, odd=odd), odd
+
+
+def _moved(node: onnx.NodeProto, x: _Bound, *others: _Bound) -> _Bound:
+    """Return the bound of a node that computes no sum: it selects, cuts off or moves values."""
     if node.op_type == "Floor":
-        return _Bound(x.low >> -x.e, x.high >> -x.e, 0), 0
+        return _Bound(x.low >> -x.e, x.high >> -x.e, 0)
     if node.op_type == "Clip":
-        low, high = get(node.input[1]), get(node.input[2])
-        e = min(x.e, low.e, high.e)
-        a, b, c = x.at(e), low.at(e).low, high.at(e).high
-        return _Bound(np.clip(a.low, b, c), np.clip(a.high, b, c), e), 0
+        e = min(i.e for i in (x, *others))
+        value, low, high = (i.at(e) for i in (x, *others))
+        low_end, high_end = (np.clip(end, low.low, high.low) for end in (value.low, value.high))
+        return _Bound(low_end, high_end, e)
     if node.op_type == "Concat":
-        parts = [get(name) for name in node.input]
-        e = min(p.e for p in parts)
-        moved = [p.at(e) for p in parts]
-        low = np.concatenate([p.low for p in moved])
-        return _Bound(low, np.concatenate([p.high for p in moved]), e), 0
+        e = min(i.e for i in (x, *others))
+        parts = [i.at(e) for i in (x, *others)]
+        lows, highs = ([getattr(p, side) for p in parts] for side in ("low", "high"))
+        return _Bound(np.concatenate(lows), np.concatenate(highs), e)
     if node.op_type == "Slice":
-        first, last = (int(constants[name].m[0]) for name in node.input[1:3])
-        return _Bound(x.low[first:last], x.high[first:last], x.e), 0
+        first, last = int(others[0].low[0]), int(others[1].low[0])
+        return _Bound(x.low[first:last], x.high[first:last], x.e)
     if node.op_type == "DepthToSpace":
-        size = int(_attributes(node)["blocksize"]) ** 2  # type: ignore[call-overload]
-        return _Bound(x.low.reshape(-1, size).min(1), x.high.reshape(-1, size).max(1), x.e), 0
+        size = _attributes(node)["blocksize"] ** 2
+        return _Bound(x.low.reshape(-1, size).min(1), x.high.reshape(-1, size).max(1), x.e)
     if node.op_type in ("Cast", "Identity"):
-        return x, 0
+        return x
     raise ValueError(f"{node.op_type} is not an operator of integer graphs")
 
 

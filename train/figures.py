@@ -46,7 +46,7 @@ def at_most(save: Save, pixels: Samples, size: int) -> tuple[int, Samples]:
 def strip_of(
     codec: Codec, file: Path, quality: float, box: tuple[int, int, int, int], zoom: int
 ) -> Image.Image:
-    """Return the box (left, top, right, bottom) of an image and of each codec's file of one size."""
+    """Return a box (left, top, right, bottom) of an image, and of each codec's file of one size."""
     original = read(file)
     height, width, _ = original.pixels.shape
     data = codec.encode(strip(original), quality)

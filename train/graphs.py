@@ -7,6 +7,9 @@ float32; train/exact.py proves that no sum can leave the range in which float32 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -17,6 +20,7 @@ from train.prior import (
     ACTIVATION_UNIT,
     HEAD_MAX,
     HEAD_UNIT,
+    WEIGHT_MAX,
     HyperDecoder,
     IntConv,
     Step,
@@ -40,7 +44,7 @@ class GraphBuilder:
         self.constants.append(numpy_helper.from_array(np.asarray(value, dtype), name))
         return name
 
-    def node(self, op: str, *inputs: str, **attributes: object) -> str:
+    def node(self, op: str, *inputs: str, **attributes: Any) -> str:
         name = f"t{len(self.nodes)}"
         self.nodes.append(helper.make_node(op, list(inputs), [name], name, **attributes))
         return name
@@ -58,12 +62,12 @@ class GraphBuilder:
         return self.node("Cast", stored, to=TensorProto.FLOAT)
 
     def build(
-        self, name: str, inputs: list[tuple[str, int, str]], outputs: list[tuple[str, int, int]]
+        self, name: str, inputs: list[tuple[str, int, str]], outputs: Sequence[tuple[str, int, int]]
     ) -> bytes:
         """Return the serialised model: inputs (name, channels, "h w" or ""), outputs with type."""
         ins = [
-            helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, c, *(d.split() or [1, 1])])
-            for n, c, d in inputs
+            helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, c, *(sides.split() or (1, 1))])
+            for n, c, sides in inputs
         ]
         outs = [
             helper.make_tensor_value_info(n, kind, [1, c, "out_h", "out_w"])
@@ -87,9 +91,11 @@ def int_conv(g: GraphBuilder, layer: IntConv, x: str, unit: int) -> str:
     exponent = weight_exponents(layer.weight).double()
     step = np.exp2(exponent.numpy())
     weight = np.floor(layer.weight.detach().double().numpy() / step[:, None, None, None] + 0.5)
-    weight = weight.clip(-127, 127)
+    weight = weight.clip(-WEIGHT_MAX, WEIGHT_MAX)
     assert layer.bias is not None
     bias = np.floor(layer.bias.detach().double().numpy() / (step / ACTIVATION_UNIT) + 0.5)
+    if np.abs(bias).max() >= 2**24:
+        raise ValueError(f"a bias of {np.abs(bias).max():.0f} units of its sum is above 2**24")
     y = g.node(
         "Conv",
         x,
@@ -108,7 +114,7 @@ def _relu(g: GraphBuilder, layer: IntConv, x: str, shift: str | None = None) -> 
     return g.clip(g.node("Add", y, shift) if shift else y, 0, ACTIVATION_MAX)
 
 
-def _output(g: GraphBuilder, x: str, name: str, op: str = "Identity", **attributes: int) -> None:
+def _output(g: GraphBuilder, x: str, name: str, op: str = "Identity", **attributes: Any) -> None:
     g.nodes.append(helper.make_node(op, [x], [name], name, **attributes))
 
 

@@ -25,9 +25,7 @@ def _components(samples: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def start(
-    model: PhotoCodec, crops: Tensor, lambdas: Tensor, step: float, whitening: float
-) -> None:
+def start(model: PhotoCodec, crops: Tensor, lambdas: Tensor, step: float, whitening: float) -> None:
     """Fill `model`'s linear layers, gains and scales from crops, uint8 (N, H, W, 3).
 
     `lambdas` (levels,) is the rate-distortion trade-off at each level; quantisation starts with

@@ -6,41 +6,26 @@ sees the same crops and the same noise, and gives the same curve.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
 from train import checkpoints, klt
 from train.data import Crops
-from train.nets import Output, PhotoCodec
+from train.nets import Output
 from train.optim import Average, optimisers, set_rate
-from train.recipes import Recipe
+from train.progress import Progress, say, tensorboard
+from train.recipes import Recipe, differences
+from train.schedule import Clock, Plan, stopping
 from train.validation import Validation
 
 LOG_EVERY = 20
 """Steps between TensorBoard scalars: reading a loss waits for the device."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How long to train, and what to do on the way. Times are in minutes, decoding excluded."""
-
-    minutes: float
-    anneal: float = 0.0
-    """Share of the time, at its end, in which the rates fall to zero."""
-    steps: int | None = None
-    """Stop after so many steps in all, instead of the time (the share anneals all the same)."""
-    save_every: float = 5.0
-    validate_every: float = 15.0
 
 
 def loss_of(output: Output, lambdas: Tensor, middle: float) -> Tensor:
@@ -57,6 +42,7 @@ def _device() -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
     torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+    # TF32 keeps 11 bits of each factor and sums in 24: exact for the integers of the prior.
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
@@ -64,25 +50,31 @@ def _device() -> torch.device:
 
 
 class Trainer:
-    """One run: the network, its optimisers and averages, and how far it has come."""
+    """One run: the network, its optimisers and averages, and how far it has come.
+
+    recipe: what is trained. images: folders of training images. out: the run's folder. Under
+    torchrun each process trains on crops of its own, and gradients are averaged.
+    """
 
     def __init__(self, recipe: Recipe, images: Sequence[str | Path], out: Path) -> None:
         self.recipe, self.out = recipe, out
         self.device = _device()
         self.rank, self.world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         if self.world > 1 and not dist.is_initialized():
-            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
-        self.crops = Crops(images, recipe.data.crop, recipe.data.scales, self.device, self.rank == 0)
+            dist.init_process_group("cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo")
+        data = recipe.data
+        self.crops = Crops(images, data.crop, data.scales, self.device, silent=self.rank > 0)
         torch.manual_seed(recipe.seed)
         self.model = recipe.build().to(self.device)
+        self.run: Callable[[Tensor, Tensor], Output] = self.model
+        if self.device.type == "cuda":
+            self.model.train_in_bf16()
+            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.run = torch.compile(self.model, dynamic=False)
         self.optimisers = optimisers(self.model, recipe.optimiser)
         self.average = Average(self.model, recipe.optimiser.average)
         self.step = self.pixels = self.warm = 0
         self.seconds = 0.0
-        self.run = self.model
-        if self.device.type == "cuda":
-            self.model.to(memory_format=torch.channels_last)
-            self.run = torch.compile(self.model)
 
     # How a run begins: untrained, from a full state, or from weights alone.
 
@@ -95,14 +87,27 @@ class Trainer:
         model.load_state_dict(self.model.state_dict())
         klt.start(model, crops, levels, self.recipe.loss.first_step, self.recipe.model.whitening)
         self.model.load_state_dict(model.state_dict())
+        if self.world > 1:  # machines differ in the last bit of an eigenvector
+            for tensor in self.model.state_dict().values():
+                copy = tensor.contiguous()
+                dist.broadcast(copy, 0)
+                tensor.copy_(copy)
         self.average = Average(self.model, self.recipe.optimiser.average)
 
     def resume(self, folder: Path) -> None:
-        """Go on from a full state: the curve is the one of a run that was never stopped."""
+        """Go on from a full state: the curve is the one of a run that was never stopped.
+
+        A recipe that differs from the state's takes effect, and is said; one of another network is
+        a ValueError.
+        """
         state = checkpoints.load_state(folder)
+        self._check_recipe(Recipe.from_dict(state["recipe"]), folder)
         self.model.load_state_dict(state["model"])
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+            bases = [group["base"] for group in optimiser.param_groups]
             optimiser.load_state_dict(saved)
+            for group, base in zip(optimiser.param_groups, bases, strict=True):
+                group["base"] = base
         for name, value in self.average.values.items():
             value.copy_(state["average"][name])
         self.step, self.pixels, self.warm = state["step"], state["pixels"], state["warm"]
@@ -111,6 +116,7 @@ class Trainer:
     def continue_from(self, folder: Path) -> None:
         """Go on from weights alone: the rates warm up again, then the curve is rejoined."""
         weights = checkpoints.Weights(folder)
+        self._check_recipe(weights.recipe, folder)
         plain, average = weights.part("weight"), weights.part("average")
         self.model.load_state_dict(plain | weights.part("buffer"))
         for name, value in self.average.values.items():
@@ -118,12 +124,14 @@ class Trainer:
         self.step, self.pixels = int(weights.progress["steps"]), int(weights.progress["pixels"])
         self.seconds, self.warm = weights.progress["minutes"] * 60, self.step
 
-    # One step.
+    def _check_recipe(self, found: Recipe, folder: Path) -> None:
+        if found.model != self.recipe.model:
+            changed = differences(found, self.recipe)
+            raise ValueError(f"{folder} holds another network than the recipe's: {changed}")
+        if found != self.recipe and self.rank == 0:
+            say(f"the recipe differs from that of {folder}: {differences(found, self.recipe)}")
 
-    def _autocast(self) -> contextlib.AbstractContextManager[object]:
-        if self.device.type == "cuda":
-            return torch.autocast("cuda", torch.bfloat16)
-        return contextlib.nullcontext()
+    # One step.
 
     def draw(self) -> tuple[Tensor, Tensor]:
         """Return the step's crops, uint8 (N, S, S, 3), and their qualities, float32 (N,)."""
@@ -135,20 +143,21 @@ class Trainer:
         return crops, quality.to(self.device, non_blocking=True)
 
     def one_step(self, factor: float) -> tuple[Tensor, Output]:
-        """Take one optimisation step at `factor` of the base rates; return (loss, output)."""
+        """Take one optimisation step at `factor` of the base rates; return (loss, output).
+
+        Nothing in it waits for the device.
+        """
         crops, quality = self.draw()
         lambdas = self.recipe.lambdas(quality)
         middle = (self.recipe.loss.lambda_min * self.recipe.loss.lambda_max) ** 0.5
-        with self._autocast():
-            output = self.run(crops, quality)
-            loss = loss_of(output, lambdas, middle)
+        output = self.run(crops, quality)
+        loss = loss_of(output, lambdas, middle)
         loss.backward()
         params = [p for p in self.model.parameters() if p.grad is not None]
         if self.world > 1:
-            for p in params:
-                dist.all_reduce(p.grad, dist.ReduceOp.AVG)
+            self._average_gradients(params)
         norm = torch.nn.utils.clip_grad_norm_(params, self.recipe.optimiser.clip, foreach=True)
-        # A step that is not finite changes nothing, decided on the device without waiting for it.
+        # Gradients that are not finite count as zero, decided on the device without waiting for it.
         finite = torch.isfinite(norm)
         for p in params:
             p.grad.nan_to_num_(0.0, 0.0, 0.0).mul_(finite)
@@ -162,43 +171,59 @@ class Trainer:
         self.pixels += crops.shape[0] * crops.shape[1] * crops.shape[2] * self.world
         return loss.detach(), output
 
+    def _average_gradients(self, params: Sequence[Tensor]) -> None:
+        flat = torch.cat([p.grad.reshape(-1) for p in params])
+        dist.all_reduce(flat)
+        flat /= self.world
+        parts = flat.split([p.numel() for p in params])
+        for p, part in zip(params, parts, strict=True):
+            p.grad.copy_(part.view_as(p))
+
+    def _agreed(self, value: float) -> float:
+        """Return what rank 0 says: all take the same number of steps at the same rates."""
+        if self.world == 1:
+            return value
+        told = torch.tensor(value, dtype=torch.float64)  # on the host: the device is not waited for
+        dist.broadcast(told, 0)
+        return told.item()
+
     # A run.
 
     def fit(self, plan: Plan, validation: Validation | None = None) -> None:
-        """Train as `plan` says, saving to `out`; Ctrl-C saves and ends the run."""
-        self.out.mkdir(parents=True, exist_ok=True)
+        """Train as `plan` says, saving to `out`; Ctrl-C ends the step, saves and ends the run."""
         main = self.rank == 0
-        writer = SummaryWriter(str(self.out / "tensorboard")) if main else None
-        clock = _Clock(plan, self.step)
-        bar = tqdm(total=100, unit="%", disable=not main, bar_format="{l_bar}{bar}| {postfix}")
-        self.model.train()
+        self.out.mkdir(parents=True, exist_ok=True)
+        writer = tensorboard(self.out / "tensorboard") if main else None
+        clock = Clock(plan, self.step)
         before = self.seconds
-        try:
-            for done in clock.until_done(lambda: self.step):
-                branch = clock.branches(done)
-                if branch and main:
+        self.model.train()
+        with Progress("training", silent=not main) as progress, stopping() as stopped:
+            while (done := self._agreed(1.0 if stopped() else clock.done(self.step))) < 1:
+                if clock.branches(done) and main:
                     self.save(self.out / "constant")
                 loss, output = self.one_step(clock.factor(done))
                 self.seconds = before + clock.seconds
                 if main and self.step % LOG_EVERY == 0:
-                    self._log(writer, bar, done, loss, output)
+                    self._log(writer, progress, done, loss, output)
                 if main and clock.due("save", plan.save_every):
                     self.save(self.out)
                 if main and validation and clock.due("validate", plan.validate_every):
                     self.validate(validation, writer)
-        except KeyboardInterrupt:
-            tqdm.write("stopped; the state is saved")
-        finally:
-            bar.close()
-            if main:
-                self.save(self.out)
+        if main:
+            self.save(self.out)
+            say(f"{'stopped' if stopped() else 'done'} at step {self.step}: saved in {self.out}")
         if main and validation:
             self.validate(validation, writer)
         if writer:
             writer.close()
 
+    def close(self) -> None:
+        """Leave the group of processes that torchrun made."""
+        if self.world > 1:
+            dist.destroy_process_group()
+
     def _log(
-        self, writer: SummaryWriter | None, bar: tqdm, done: float, loss: Tensor, output: Output
+        self, writer: Any, progress: Progress, done: float, loss: Tensor, output: Output
     ) -> None:
         pixels = self.recipe.data.crop**2
         numbers = {
@@ -210,23 +235,19 @@ class Trainer:
             "Gpixel": self.pixels / 1e9,
             "Mpixel/s": self.pixels / 1e6 / max(self.seconds, 1e-9),
         }
-        bar.n = round(100 * done, 1)
-        bar.set_postfix_str(
-            f"step {self.step}, {numbers['Gpixel']:.3f} Gpixel, loss {numbers['loss']:.3f}, "
-            f"{numbers['bpp']:.3f} bpp, {numbers['PSNR']:.2f} dB"
-        )
+        text = "step {}, {Gpixel:.3f} Gpixel, loss {loss:.3f}, {bpp:.3f} bpp, {PSNR:.2f} dB"
+        progress.update(done, text.format(self.step, **numbers))
         if writer:
             for name, value in numbers.items():
                 writer.add_scalar(f"train/{name}", value, self.step)
 
-    def validate(self, validation: Validation, writer: SummaryWriter | None) -> None:
+    def validate(self, validation: Validation, writer: Any = None) -> None:
         """Measure the averaged weights on the validation images (estimated rates)."""
-        self.average.swap(self.model)
-        result = validation.measure(self.model, self.device)
-        self.average.swap(self.model)
+        with self.average.swapped(self.model):
+            result = validation.measure(self.model, self.device)
         self.model.train()
         head = f"{self.step} steps, {self.pixels / 1e9:.3f} Gpixel, {self.seconds / 60:.1f} min"
-        tqdm.write(f"{head}: {result}")
+        say(f"{head}: {result}")
         with (self.out / "curve.tsv").open("a") as file:
             print(self.step, self.pixels, round(self.seconds), *result.row(), sep="\t", file=file)
         if writer:
@@ -257,43 +278,3 @@ class Trainer:
             dict(self.model.named_buffers()),
             progress,
         )
-
-
-class _Clock:
-    """Where a run stands in its plan: the share that is done, by time or by steps."""
-
-    def __init__(self, plan: Plan, first: int) -> None:
-        self.plan, self.first = plan, first
-        self.began = time.monotonic()
-        self.last: dict[str, float] = {}
-        self.branched = plan.anneal in (0.0, 1.0)
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self.began
-
-    def done(self, step: int) -> float:
-        if self.plan.steps is not None:
-            return (step - self.first) / max(self.plan.steps - self.first, 1)
-        return self.seconds / (60 * self.plan.minutes)
-
-    def until_done(self, step) -> Iterator[float]:
-        while (done := self.done(step())) < 1:
-            yield done
-
-    def factor(self, done: float) -> float:
-        """Return the learning-rate factor: 1, then linearly to 0 over the annealed share."""
-        return min(1.0, (1 - done) / self.plan.anneal) if self.plan.anneal else 1.0
-
-    def branches(self, done: float) -> bool:
-        """Say, once, that the decay begins: the constant phase is saved to go on from."""
-        if self.branched or self.factor(done) == 1.0:
-            return False
-        self.branched = True
-        return True
-
-    def due(self, what: str, minutes: float) -> bool:
-        if self.seconds - self.last.setdefault(what, 0.0) < 60 * minutes:
-            return False
-        self.last[what] = self.seconds
-        return True

@@ -41,6 +41,8 @@ class Block(nn.Module):
     """
 
     scale: Tensor
+    bf16 = False
+    """Train the residual branch in bfloat16; the sum that it bends stays in float32."""
 
     def __init__(self, channels: int, expansion: float) -> None:
         super().__init__()
@@ -53,12 +55,13 @@ class Block(nn.Module):
         self.spatial.weight.data[:, :, 1, 1] += 1.0
         nn.init.zeros_(self.narrow.weight)
         for layer in (self.spatial, self.widen, self.narrow):
-            nn.init.zeros_(layer.bias)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type] # they have one
 
     def forward(self, x: Tensor) -> Tensor:
         scale = self.scale.view(-1, 1, 1)
-        inner = F.leaky_relu(self.widen(self.spatial(x / scale)), 0.1)
-        return x + scale * self.narrow(inner)
+        with torch.autocast(x.device.type, torch.bfloat16, self.bf16 and self.training):
+            branch = self.narrow(F.leaky_relu(self.widen(self.spatial(x / scale)), 0.1))
+        return x + scale * branch
 
 
 class Encoder(nn.Module):
@@ -130,6 +133,16 @@ class PhotoCodec(nn.Module):
         self.prior = Prior(channels, side, width, hidden, steps, levels)
         self.log_gain = nn.Parameter(torch.zeros(levels, channels))
         self.log_inverse = nn.Parameter(torch.zeros(levels, channels))
+
+    def train_in_bf16(self) -> None:
+        """Train the residual blocks in bfloat16, and nothing else.
+
+        The linear transforms carry values whose eighth bit is a quantisation step, and the integers
+        of the prior have up to 24 bits.
+        """
+        for module in self.modules():
+            if isinstance(module, Block):
+                module.bf16 = True
 
     def mix(self, quality: Tensor) -> Tensor:
         """Return the interpolation weights (N, levels) of qualities (N,) in 0..100."""

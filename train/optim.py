@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +41,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
+    def step(self) -> None:  # type: ignore[override] # without the closure that nobody gives
         for group in self.param_groups:
             shapes: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = defaultdict(list)
             for p in group["params"]:
@@ -113,13 +114,24 @@ class Average:
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
+        """Move the averages towards the model's parameters, as they are after `step`."""
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
         params = dict(model.named_parameters())
-        torch._foreach_lerp_(list(self.values.values()), [params[n].detach() for n in self.values], weight)
+        torch._foreach_lerp_(
+            list(self.values.values()), [params[n].detach() for n in self.values], weight
+        )
+
+    @contextlib.contextmanager
+    def swapped(self, model: nn.Module) -> Iterator[None]:
+        """Give the model the averages for its parameters, and its own back at the end."""
+        self._swap(model)
+        try:
+            yield
+        finally:
+            self._swap(model)
 
     @torch.no_grad()
-    def swap(self, model: nn.Module) -> None:
-        """Exchange the model's parameters with the averages (and back again)."""
+    def _swap(self, model: nn.Module) -> None:
         for name, p in model.named_parameters():
             value = self.values[name].clone()
             self.values[name].copy_(p)

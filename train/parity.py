@@ -1,17 +1,17 @@
-"""The integer prior of a bundle, run on given latents: what export and tests compare with torch."""
+"""The integer prior of a bundle, run on given latents: what the export compares with torch."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from train import exact
+from train.symbols import prior_of
 from vaecodec import latents
-from vaecodec.priors import HyperPrior, QualityTables
 from vaecodec.runtime import Graph
 
 
@@ -26,14 +26,6 @@ class Int64Graph:
         outputs = exact.evaluate(self._model, inputs)
         kinds = {"row": np.uint8}
         return tuple(v[None].astype(kinds.get(k, np.float32)) for k, v in outputs.items())
-
-
-def prior_of(files: Mapping[str, bytes], graph: Callable[[bytes], Any] = Graph) -> HyperPrior:
-    """Return the prior of a bundle's files, its graphs made ready by `graph`."""
-    with np.load(io.BytesIO(files["quality.npz"])) as arrays:
-        tables = QualityTables(*(arrays[k] for k in ("row_offset", "z_row", "shift")))
-    steps = sorted(n for n in files if n.startswith("step"))
-    return HyperPrior(graph(files["hyper.onnx"]), [graph(files[n]) for n in steps], tables)
 
 
 def integer_symbols(

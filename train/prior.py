@@ -1,7 +1,7 @@
 """The hyperprior as it is trained: integer arithmetic, imitated in floats.
 
 Every activation is a multiple of 1/32 between 0 and 255/32, every weight a multiple of a power of
-two with seven bits, so the sums of the exported integer network (train/export.py) are reproduced
+two with seven bits, so the sums of the exported integer network (train/graphs.py) are reproduced
 to the last bit, while gradients pass straight through the rounding (Jacob et al., 2018,
 arXiv 1712.05877; integer hyperpriors: Balle et al., 2019, "Integer networks for data compression").
 """
@@ -9,7 +9,7 @@ arXiv 1712.05877; integer hyperpriors: Balle et al., 2019, "Integer networks for
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -71,6 +71,7 @@ class IntConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         weight, bias = self.weight, self.bias
+        assert bias is not None
         if self.exact:
             step = torch.exp2(weight_exponents(weight)).view(-1, 1, 1, 1)
             weight = clamp(round_ste(weight / step), -WEIGHT_MAX, WEIGHT_MAX) * step
@@ -171,8 +172,14 @@ def scale_of(row: Tensor) -> Tensor:
     return latents.SCALE_MIN * torch.exp(row * latents.LOG_SCALE_STEP)
 
 
-def _noisy(residual: Tensor, training: bool) -> Tensor:
-    return residual + torch.rand_like(residual) - 0.5 if training else torch.floor(residual + 0.5)
+def _noisy(x: Tensor) -> Tensor:
+    return x + torch.rand_like(x) - 0.5
+
+
+@torch.compiler.assume_constant_result
+def _step_of(channels: int, height: int, width: int, steps: int, device: torch.device) -> Tensor:
+    """Return `latents.step_of` on a device: in a compiled model a constant that lies there."""
+    return torch.from_numpy(latents.step_of(channels, height, width, steps)).to(device)
 
 
 class Prior(nn.Module):
@@ -198,11 +205,14 @@ class Prior(nn.Module):
         self.z_gain = nn.Parameter(torch.zeros(levels, side))  # ln
         self.z_rows = nn.Parameter(torch.full((levels, side), 2.0))  # ln(scale / SCALE_MIN)
         self.shift = nn.Parameter(torch.zeros(levels, width))
-        for step in self.steps:
-            nn.init.zeros_(step.heads.weight)
+        # PyTorch's own start shrinks what passes through so many layers to less than one unit of
+        # the integers: z would fall silent before anything learns from it.
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.zeros_(module.bias)
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type] # all have one
+        for step in self.steps:
+            nn.init.zeros_(cast(Step, step).heads.weight)
 
     def float_twin(self, on: bool) -> None:
         """Switch the rounding of weights and activations off (or on again)."""
@@ -231,17 +241,17 @@ class Prior(nn.Module):
         z = self.side_information(y, mix)
         z_row = clamp(round_ste(mix @ self.z_rows / latents.LOG_SCALE_STEP), 1, latents.ROWS - 1)
         z_scale = scale_of(z_row)[:, :, None, None]
-        bits_z = gaussian_bits(_noisy(z, self.training), z_scale).sum((1, 2, 3))
+        z_hat = round_ste(z)
+        bits_z = gaussian_bits(_noisy(z) if self.training else z_hat, z_scale).sum((1, 2, 3))
 
         shift = round_ste(mix @ self.shift * ACTIVATION_UNIT)[:, :, None, None] / ACTIVATION_UNIT
-        features = self.decoder(round_ste(z), shift)[:, :, : y.shape[2], : y.shape[3]]
+        features = self.decoder(z_hat, shift)[:, :, : y.shape[2], : y.shape[3]]
         offset = self.row_offsets(log_gain)[:, :, None, None]
         sigma = torch.exp2(latents.exponents(offset.detach().long()).to(y.dtype))
 
-        pattern = latents.step_of(self.channels, y.shape[2], y.shape[3], len(self.steps))
-        step_of = torch.from_numpy(pattern).to(y.device)
+        step_of = _step_of(self.channels, y.shape[2], y.shape[3], len(self.steps), y.device)
         y_hat = torch.zeros_like(y)
-        residual, row8, symbols = torch.zeros_like(y), torch.zeros_like(y), torch.zeros_like(y)
+        residual, rows, symbols = torch.zeros_like(y), torch.zeros_like(y), torch.zeros_like(y)
         for k, step in enumerate(self.steps):
             now = (step_of == k).to(y.dtype)
             context = None if k == 0 else _context(y_hat, sigma)
@@ -252,10 +262,10 @@ class Prior(nn.Module):
             difference = y - mean
             symbol = round_ste(difference) * (row > 0)
             y_hat = y_hat + now * (mean + symbol)
-            residual, row8 = residual + now * difference, row8 + now * row
+            residual, rows = residual + now * difference, rows + now * row
             symbols = symbols + now * symbol.detach()
-        bits = gaussian_bits(_noisy(residual, self.training), scale_of(row8))
-        return Coded(y_hat, bits.sum((1, 2, 3)) + bits_z, bits_z, symbols, row8.detach())
+        bits = gaussian_bits(_noisy(residual) if self.training else symbols, scale_of(rows))
+        return Coded(y_hat, bits.sum((1, 2, 3)) + bits_z, bits_z, symbols, rows.detach())
 
 
 def _context(y_hat: Tensor, sigma: Tensor) -> Tensor:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,12 @@ class Model:
     whitening: float
     """Power of the channels' standard deviation that residual blocks are scaled by."""
 
+    def __post_init__(self) -> None:
+        if self.steps not in (1, 2, 4):
+            raise ValueError(f"model.steps is {self.steps}; 1, 2 or 4 expected")
+        if self.levels < 2:
+            raise ValueError(f"model.levels is {self.levels}; 2 or more expected")
+
 
 @dataclass(frozen=True)
 class Loss:
@@ -59,7 +66,11 @@ class Data:
     batch: int
     """Crops in a step on one device."""
     scales: tuple[float, ...]
-    """Each image is also used downscaled by these factors."""
+    """Each image is used at these scales; 1.0 is its own."""
+
+    def __post_init__(self) -> None:
+        if self.crop < 64 or self.crop % 64:
+            raise ValueError(f"data.crop is {self.crop}; a multiple of 64 expected")
 
 
 @dataclass(frozen=True)
@@ -104,21 +115,43 @@ class Recipe:
         """Return the recipe as plain data, as checkpoints and manifests keep it."""
         return dataclasses.asdict(self)
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Recipe:
+        """Return the recipe of plain data; ValueError for a missing or an unknown key."""
+        sections = {"model": Model, "loss": Loss, "data": Data, "optimiser": Optimiser}
+        values = dict(data)
+        try:
+            for key, kind in sections.items():
+                items = {k: tuple(v) if isinstance(v, list) else v for k, v in data[key].items()}
+                values[key] = kind(**items)
+            return cls(**values)
+        except KeyError as error:
+            raise ValueError(f"the recipe has no [{error.args[0]}]") from error
+        except TypeError as error:
+            raise ValueError(f"the recipe is wrong: {error}") from error
 
-def from_dict(data: dict[str, Any]) -> Recipe:
-    """Return the recipe of plain data; a missing or unknown key is a TypeError that names it."""
-    sections = {"model": Model, "loss": Loss, "data": Data, "optimiser": Optimiser}
-    values: dict[str, Any] = dict(data)
-    for key, kind in sections.items():
-        items = {k: tuple(v) if isinstance(v, list) else v for k, v in values[key].items()}
-        values[key] = kind(**items)
-    return Recipe(**values)
+
+def differences(old: Recipe, new: Recipe) -> str:
+    """Return what two recipes differ in, for people: "data.batch 6 -> 8, ..."."""
+    found = []
+    for section in fields(Recipe):
+        a, b = getattr(old, section.name), getattr(new, section.name)
+        if not is_dataclass(a):
+            found += [f"{section.name} {a} -> {b}"] if a != b else []
+            continue
+        for f in fields(a):
+            x, y = getattr(a, f.name), getattr(b, f.name)
+            found += [f"{section.name}.{f.name} {x} -> {y}"] if x != y else []
+    return ", ".join(found)
 
 
 def load(name: str) -> Recipe:
-    """Return the recipe `name`: a file under train/recipes without its suffix, or a path."""
+    """Return the recipe `name`: a file under train/recipes without its suffix, or a path.
+
+    Raises FileNotFoundError, and ValueError where it is no recipe.
+    """
     path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.toml")))
         raise FileNotFoundError(f"no recipe {path}: give a path or one of {known}")
-    return from_dict({"name": path.stem, **tomllib.loads(path.read_text())})
+    return Recipe.from_dict({"name": path.stem, **tomllib.loads(path.read_text("utf-8"))})

@@ -4,18 +4,33 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+import vaecodec
 from train import evaluate, export
 from train.checkpoints import Weights
 from vaecodec.bundle import MANIFEST
 from vaecodec.codec import Codec
+from vaecodec.images import read
 
 LICENCE = "MIT"
+SAMPLE = Path(vaecodec.__file__).parent / "samples" / "flowers.webp"
+
+
+def claims_image() -> NDArray[np.uint8]:
+    """Return what the claims of a bundle are shown on, uint8 (192, 192, 3): photograph and noise.
+
+    The noise reaches where photographs do not: symbols beyond the tables, the highest rows.
+    """
+    height, width = 192, 128
+    photograph = read(SAMPLE).pixels[:height, :width]
+    noise = np.random.default_rng(0).integers(0, 256, (height, 64, 3), dtype=np.uint8)
+    return np.concatenate([photograph, noise], 1)
 
 
 def release(
@@ -32,26 +47,33 @@ def release(
     `quality` is the default quality; None chooses it on the `choose` folders, whose measured rates
     then stand in the manifest. Raises FileExistsError and, where a claim fails, ValueError.
     """
-    if (out / name).exists():
-        raise FileExistsError(f"{out / name} exists, and bundles never change; take another name")
+    folder, draft = out / name, out / f".{name}.draft"
+    export.refuse_existing(folder)
     weights = Weights(run)
-    crop = np.random.default_rng(0).integers(0, 256, (128, 192, 3), dtype=np.uint8)
     card = {"data": data, "licence": LICENCE, "default_quality": quality or 0.0, "measured": []}
-    with tempfile.TemporaryDirectory() as temporary:
-        draft = export.write(weights, Path(temporary), name, crop, card)
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        export.write(weights, draft, name, claims_image(), card)
         if quality is None:
-            codec = Codec(draft, "cpu")
-            chosen, reached = evaluate.choose_quality(codec, choose, target)
-            rows = evaluate.table(codec, choose)
-            label = ", ".join(folder.name for folder in choose)
-            card |= {
-                "default_quality": chosen,
-                "default_quality_ssimulacra2": reached,
-                "measured": [{"set": label, **mean} for mean in evaluate.means(rows)],
-            }
-            manifest = json.loads((draft / MANIFEST).read_text()) | card
-            text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
-            (draft / MANIFEST).write_text(text)
-        out.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(draft, out / name)
-    return out / name
+            _complete(draft, _chosen(Codec(draft, "cpu"), choose, target))
+        draft.rename(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return folder
+
+
+def _chosen(codec: Codec, choose: Sequence[Path], target: float) -> dict[str, Any]:
+    """Return what the manifest says of the default quality and of the images that chose it."""
+    quality, reached = evaluate.choose_quality(codec, choose, target)
+    label = ", ".join(folder.name for folder in choose)
+    rows = evaluate.table(codec, choose)
+    return {
+        "default_quality": quality,
+        "default_quality_ssimulacra2": round(reached, 3),
+        "measured": [{"set": label, **mean} for mean in evaluate.means(rows)],
+    }
+
+
+def _complete(folder: Path, more: dict[str, Any]) -> None:
+    manifest = json.loads((folder / MANIFEST).read_text()) | more
+    (folder / MANIFEST).write_bytes(export.manifest_bytes(manifest))

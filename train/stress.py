@@ -33,7 +33,9 @@ def generations(
     return [(float(bpp), float(db)) for bpp, db in np.mean(points, axis=0)]
 
 
-def noise(codec: Codec, quality: float, height: int, width: int, seed: int = 0) -> tuple[float, float]:
+def noise(
+    codec: Codec, quality: float, height: int, width: int, seed: int = 0
+) -> tuple[float, float]:
     """Return (bits per pixel, PSNR in dB) of uniform noise, uint8 (height, width, 3)."""
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     data = codec.encode(pixels, quality)

@@ -10,12 +10,13 @@ import copy
 import io
 import logging
 import warnings
+from typing import TypeVar, cast
 
 import numpy as np
 import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
 import torch.nn.functional as F
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from train.graphs import serialise
@@ -24,6 +25,9 @@ from train.prior import Prior, signed_logarithm
 
 SMALL = 1024
 """Constants of fewer elements than this stay in float32 (biases cost nothing and matter most)."""
+
+
+_Side = TypeVar("_Side", Encoder, Decoder)
 
 
 class PlainBlock(nn.Module):
@@ -50,11 +54,11 @@ def _halved(module: nn.Module) -> nn.Module:
     return module
 
 
-def _plain(side: Encoder | Decoder) -> nn.Module:
+def _plain(side: _Side) -> _Side:
     module = copy.deepcopy(side).float().eval()
     for group in (module.blocks8, module.blocks16):
         for i, block in enumerate(group):
-            group[i] = PlainBlock(block)
+            group[i] = PlainBlock(cast(Block, block))
     return module
 
 
@@ -94,11 +98,17 @@ def _core(module: nn.Module, channels: int, name: str, even: bool) -> onnx.Graph
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            module, (example,), dynamo=True, dynamic_shapes=(shapes,), opset_version=20,
-            input_names=["x"], output_names=["out"], verbose=False,
+            module,
+            (example,),
+            dynamo=True,
+            dynamic_shapes=(shapes,),
+            opset_version=20,
+            input_names=["x"],
+            output_names=["out"],
+            verbose=False,
         )
     buffer = io.BytesIO()
-    program.save(buffer)
+    program.save(buffer)  # type: ignore[arg-type] # it takes streams, too
     graph = onnx.load_from_string(buffer.getvalue()).graph
     clean = helper.make_graph(
         [_bare(node) for node in graph.node], name, graph.input, graph.output, graph.initializer
@@ -132,8 +142,15 @@ def _constant(graph: onnx.GraphProto, name: str, values: list[int]) -> str:
     return name
 
 
-def _shape(graph: onnx.GraphProto, nodes: list[onnx.NodeProto], source: str, axes: tuple[int, int],
-           template: list[int | str], factor: int, name: str) -> str:
+def _shape(
+    graph: onnx.GraphProto,
+    nodes: list[onnx.NodeProto],
+    source: str,
+    axes: tuple[int, int],
+    template: list[int | str],
+    factor: int,
+    name: str,
+) -> str:
     """Add nodes that compute a shape: "h" and "w" in `template` are source's axes over `factor`.
 
     A negative factor multiplies instead.
@@ -143,11 +160,15 @@ def _shape(graph: onnx.GraphProto, nodes: list[onnx.NodeProto], source: str, axe
     scale = _constant(graph, f"{name}_factor", [abs(factor)])
     for letter, axis in zip("hw", axes, strict=True):
         index = _constant(graph, f"{name}_{letter}_axis", [axis])
-        nodes.append(helper.make_node("Gather", [f"{name}_shape", index], [f"{name}_{letter}_full"]))
+        nodes.append(
+            helper.make_node("Gather", [f"{name}_shape", index], [f"{name}_{letter}_full"])
+        )
         op = "Div" if factor > 0 else "Mul"
         nodes.append(helper.make_node(op, [f"{name}_{letter}_full", scale], [f"{name}_{letter}"]))
     for i, item in enumerate(template):
-        parts.append(f"{name}_{item}" if isinstance(item, str) else _constant(graph, f"{name}_{i}", [item]))
+        parts.append(
+            f"{name}_{item}" if isinstance(item, str) else _constant(graph, f"{name}_{i}", [item])
+        )
     nodes.append(helper.make_node("Concat", parts, [name], axis=0))
     return name
 
@@ -176,8 +197,8 @@ def decoder_graph(decoder: Decoder) -> bytes:
     """Return the graph y, float32 (1, C, h, w) after gain -> pixels, uint8 (1, 16h, 16w, 3)."""
     graph = _core(exported_decoder(decoder), decoder.up.in_channels, "decoder", even=False)
     back: list[onnx.NodeProto] = []
-    graph.initializer.append(numpy_helper.from_array(np.float32(1), "one"))
-    graph.initializer.append(numpy_helper.from_array(np.uint8(0), "zero"))
+    graph.initializer.append(numpy_helper.from_array(np.array(1, np.float32), "one"))
+    graph.initializer.append(numpy_helper.from_array(np.array(0, np.uint8), "zero"))
     back.append(helper.make_node("QuantizeLinear", ["out", "one", "zero"], ["bytes"]))
     flat = _constant(graph, "flat", [COEFFICIENTS, -1])
     cells = _shape(graph, back, "out", (2, 3), ["h", "w", BLOCK, 3 * BLOCK], 1, "cells")

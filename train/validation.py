@@ -28,7 +28,10 @@ FRAME_BYTES = 48
 
 @dataclass(frozen=True)
 class Result:
-    """Mean rate (bits per pixel) and PSNR (dB) at QUALITIES, and the BD-rate against JPEG (%)."""
+    """Mean rate (bits per pixel) and PSNR (dB) at QUALITIES, and the BD-rate against JPEG (%).
+
+    The BD-rate is NaN where no JPEG has any of the PSNRs.
+    """
 
     bpp: list[float]
     psnr: list[float]
@@ -54,19 +57,26 @@ class Result:
 
 
 def jpeg(pixels: np.ndarray, quality: int) -> tuple[float, float]:
-    """Return (bits per pixel, PSNR in dB) of Pillow's JPEG, optimised, of uint8 (H, W, 3)."""
+    """Return (bits per pixel, PSNR in dB) of Pillow's JPEG, optimised, of uint8 (H, W, 1 or 3)."""
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, optimize=True)
+    grey = pixels.shape[2] == 1
+    image = Image.fromarray(pixels[:, :, 0] if grey else pixels)
+    image.save(buffer, "JPEG", quality=quality, optimize=True)
     size = buffer.tell()
-    decoded = np.asarray(Image.open(buffer).convert("RGB"))
+    decoded = np.asarray(Image.open(buffer)).reshape(pixels.shape)
     return bits_per_pixel(size, pixels.shape[1], pixels.shape[0]), psnr(pixels, decoded)
 
 
 class Validation:
-    """A folder of images (every `every`-th of them), and what JPEG makes of them."""
+    """`count` images of folders, spread evenly over their names, and what JPEG makes of them."""
 
-    def __init__(self, folders: Sequence[str | Path], every: int = 1) -> None:
-        images = [np.array(Image.open(p).convert("RGB")) for p in image_files(folders)[::every]]
+    def __init__(self, folders: Sequence[str | Path], count: int) -> None:
+        files = image_files(folders)
+        if not files:
+            raise ValueError(f"no image in {', '.join(map(str, folders))} to validate on")
+        count = min(count, len(files))
+        chosen = [files[i * len(files) // count] for i in range(count)]
+        images = [np.array(Image.open(p).convert("RGB")) for p in chosen]
         points = np.array([[jpeg(i, q) for q in JPEG_QUALITIES] for i in images])
         self.jpeg_bpp, self.jpeg_psnr = points.mean(0).T
         self.images = [torch.from_numpy(i) for i in images]
@@ -78,9 +88,14 @@ class Validation:
         rows = [[_point(model, i.to(device), q) for q in QUALITIES] for i in self.images]
         points = np.array([[(b, p) for b, p, _ in row] for row in rows]).mean(0)
         bpp, quality = points.T.tolist()
-        rate = bd_rate(self.jpeg_bpp, self.jpeg_psnr, bpp, quality)
         picture = torch.cat([rows[0][i][2] for i in (0, len(QUALITIES) // 2, -1)], 1)
-        return Result(bpp, quality, float(rate), picture.cpu().numpy())
+        return Result(bpp, quality, self._against_jpeg(bpp, quality), picture.cpu().numpy())
+
+    def _against_jpeg(self, bpp: list[float], quality: list[float]) -> float:
+        try:
+            return bd_rate(self.jpeg_bpp, self.jpeg_psnr, bpp, quality)
+        except ValueError:  # so bad that no JPEG is: no reason to end a run
+            return float("nan")
 
 
 def pad(image: Tensor, multiple: int) -> Tensor:

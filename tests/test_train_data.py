@@ -1,0 +1,95 @@
+"""What a run is made of: recipes and images."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from tests.training import RECIPE, photographs, recipe  # noqa: E402
+from train import recipes  # noqa: E402
+from train.data import Crops  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return photographs(tmp_path_factory.mktemp("data") / "images")
+
+
+# Recipes
+
+
+def test_a_recipe_file_is_the_recipe(tmp_path):
+    (tmp_path / "test.toml").write_text(RECIPE)
+    assert recipes.load(str(tmp_path / "test.toml")) == recipe()
+    assert recipes.Recipe.from_dict(recipe().to_dict()) == recipe()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("crop = 64", "crop = 100", "multiple of 64"),
+        ("steps = 2", "steps = 3", "1, 2 or 4"),
+        ("levels = 3", "levels = 1", "2 or more"),
+        ("width = 8", "breadth = 8", "breadth"),
+        ("[loss]", "[costs]", r"no \[loss\]"),
+        ("seed = 3", "", "seed"),
+        ("seed = 3", "seed = = 3", "Invalid"),
+    ],
+)
+def test_a_wrong_recipe_is_refused(tmp_path, old, new, message):
+    (tmp_path / "test.toml").write_text(RECIPE.replace(old, new))
+    with pytest.raises(ValueError, match=message):
+        recipes.load(str(tmp_path / "test.toml"))
+
+
+def test_an_unknown_recipe_is_refused_with_those_there_are():
+    with pytest.raises(FileNotFoundError, match="photo-1"):
+        recipes.load("photo-0")
+
+
+# Data
+
+
+def test_a_file_that_cannot_be_read_is_skipped_with_a_message(images, tmp_path, capsys):
+    for path in images.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    (tmp_path / "cut.png").write_bytes((images / "dog.png").read_bytes()[:5000])
+    (tmp_path / "notes.txt").write_text("not looked at")
+    crops = Crops([tmp_path], 64, (1.0,), torch.device("cpu"))
+    assert len(crops.images) == 3
+    message = capsys.readouterr().err
+    assert f"skipped {tmp_path / 'broken.png'}" in message
+    assert f"skipped {tmp_path / 'cut.png'}" in message
+    assert "2 of 5 images" in message
+
+
+def test_a_folder_without_a_usable_image_is_an_error(images, tmp_path):
+    with pytest.raises(ValueError, match=r"none of the 3 image files .* has 512x512 pixels"):
+        Crops([images], 512, (1.0,), torch.device("cpu"))
+    with pytest.raises(ValueError, match="none of the 0"):
+        Crops([tmp_path], 64, (1.0,), torch.device("cpu"))
+    with pytest.raises(FileNotFoundError, match="is not a folder"):
+        Crops([tmp_path / "missing"], 64, (1.0,), torch.device("cpu"))
+
+
+def test_images_are_used_at_every_scale_that_is_large_enough(images):
+    crops = Crops([images], 128, (1.0, 0.8, 0.5), torch.device("cpu"))
+    assert sorted({tuple(i.shape) for i in crops.images}) == [(141, 128, 3), (176, 160, 3)]
+    batch = crops.batch(5, torch.Generator().manual_seed(0))
+    assert batch.shape == (5, 128, 128, 3)
+    assert batch.dtype == torch.uint8
+    assert torch.equal(batch, crops.batch(5, torch.Generator().manual_seed(0)))
+
+
+def test_crops_are_flipped_and_transposed_but_not_made_up(images):
+    crops = Crops([images], 128, (0.8,), torch.device("cpu"))
+    seen = crops.batch(40, torch.Generator().manual_seed(0))
+    turned = [
+        image[top : top + 128].permute(*axes, 2).flip(flips).numpy().tobytes()
+        for image in crops.images
+        for top in range(image.shape[0] - 127)
+        for axes in ((0, 1), (1, 0))
+        for flips in ((), (0,), (1,), (0, 1))
+    ]
+    assert all(crop.contiguous().numpy().tobytes() in turned for crop in seen)
+    assert len({crop.contiguous().numpy().tobytes() for crop in seen}) > 30

@@ -1,0 +1,138 @@
+"""What `python -m train` does. Each command takes its parsed options and imports what it needs.
+
+The docstring of a command is its help; a command returns its exit status, None for 0.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from argparse import Namespace
+from collections.abc import Callable
+
+Command = Callable[[Namespace], int | None]
+
+
+def fit(options: Namespace) -> None:
+    """Train RECIPE on IMAGES.
+
+    Ctrl-C ends the step, saves and ends. With several devices: torchrun --nproc-per-node N -m
+    train fit ...
+    """
+    from train import recipes
+    from train.loop import Trainer
+    from train.schedule import Plan
+    from train.validation import Validation
+
+    recipe = recipes.load(options.recipe)
+    if options.batch:
+        data = dataclasses.replace(recipe.data, batch=options.batch)
+        recipe = dataclasses.replace(recipe, data=data)
+    chosen = options.validate
+    validation = Validation(chosen, options.validate_images) if chosen else None
+    trainer = Trainer(recipe, options.images, options.out)
+    if options.resume:
+        trainer.resume(options.resume)
+    elif options.continue_:
+        trainer.continue_from(options.continue_)
+    else:
+        trainer.start()
+    plan = Plan(
+        options.minutes,
+        options.anneal,
+        options.steps,
+        options.save_every,
+        options.validate_every,
+    )
+    trainer.fit(plan, validation)
+    trainer.close()
+
+
+def evaluate(options: Namespace) -> None:
+    """Measure MODEL on real files of IMAGES.
+
+    Rate is the file's length, container included; PSNR is over all samples. Prints the means, the
+    BD-rate of every image against Pillow's JPEG, and with --reference that of the means.
+    """
+    from train import evaluate as measuring
+    from vaecodec.codec import Codec
+
+    codec = Codec(options.model, "cpu", options.threads)
+    qualities = options.quality or measuring.QUALITIES
+    rows = measuring.table(codec, options.images, qualities, options.ssimulacra2)
+    for mean in measuring.means(rows):
+        print("  ".join(f"{k} {v:.4f}" for k, v in mean.items()))
+    if len(qualities) > 3:
+        each = measuring.against_jpeg(rows, options.images)
+        print("BD-rate of each image against Pillow's JPEG (optimize), percent:")
+        print("  ".join(f"{name} {value:+.1f}" for name, value in each.items()))
+        print(f"mean {sum(each.values()) / len(each):+.2f} %")
+    if options.reference:
+        for name in options.against or ["measured_jpeg_pillow"]:
+            value = measuring.against(rows, options.reference, name)
+            print(f"BD-rate of the means against {name}: {value:+.2f} %")
+    if options.tsv:
+        measuring.write_tsv(rows, options.tsv)
+        print(f"wrote {options.tsv}")
+
+
+def export(options: Namespace) -> None:
+    """Write the averaged weights of RUN as the bundle OUT/NAME, after proving its claims.
+
+    The default quality is the lowest whole one whose mean SSIMULACRA 2 on the --choose images is at
+    least --target. A bundle that exists is never overwritten.
+    """
+    from train.release import release
+
+    folder = release(
+        options.folder,
+        options.out,
+        options.name,
+        options.choose,
+        options.target,
+        options.quality,
+        options.data,
+    )
+    print(f"wrote {folder}")
+
+
+def exact(options: Namespace) -> int:
+    """Decode the symbols of IMAGES in every way that must give the same ones, and compare.
+
+    1 and 2 threads, all levels of graph optimisation, the prior on int64 instead of float32, the
+    entropy coder with its library and without: exit status 1 if any symbol differs.
+    """
+    from train.exactness import QUALITIES, compare
+
+    return compare(options.model, options.images, options.quality or QUALITIES, options.count)
+
+
+def stress(options: Namespace) -> None:
+    """Re-encode what MODEL decoded, COUNT times over, and encode noise at quality 100."""
+    from train.stress import generations, noise
+    from vaecodec.codec import Codec
+
+    codec = Codec(options.model, "cpu")
+    quality = codec.bundle.default_quality if options.quality is None else options.quality
+    for n, (bpp, db) in enumerate(generations(codec, options.images, quality, options.count), 1):
+        print(f"generation {n}: {bpp:.4f} bpp, {db:.2f} dB against the original")
+    bpp, db = noise(codec, 100, 512, 768)
+    print(f"noise of 768x512 at quality 100: {bpp:.2f} bpp, {db:.2f} dB")
+
+
+def strip(options: Namespace) -> None:
+    """Draw a crop of IMAGE as MODEL, JPEG, WebP and AVIF keep it in files of equal size."""
+    from train.figures import strip_of
+    from vaecodec.codec import Codec
+
+    codec = Codec(options.model, "cpu")
+    strip_of(codec, options.image, options.quality, tuple(options.box), options.zoom).save(
+        options.target
+    )
+
+
+def curves(options: Namespace) -> None:
+    """Draw the rate-distortion curve of ROWS beside those of REFERENCE."""
+    from train.figures import curves as draw
+
+    names, label = options.codec, options.label
+    draw(options.rows, options.reference, names, label, options.target, options.title)
