@@ -224,8 +224,8 @@ def _options(runtime: Any, threads: int | None, level: str) -> Any:
     options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = getattr(runtime.GraphOptimizationLevel, _LEVELS[level])
     options.log_severity_level = _FATAL
-    # Each graph has threads of its own. Left to spin after a call, they take the cores from the next
-    # graph: a 768x512 picture then encodes in 151 ms instead of 51 (two cores).
+    # Each graph has threads of its own. Left to spin after a call, they take the cores from the
+    # next graph: a 768x512 picture then encodes in 151 ms instead of 51 (two cores).
     options.add_session_config_entry("session.force_spinning_stop", "1")
     # Weights in other files are looked for where none can be: a model reads nothing but itself.
     options.add_session_config_entry(
