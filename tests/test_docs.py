@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
+from tests.commands import runs
 from vaecodec import bundle
-from vaecodec.cli import main
+from vaecodec.cli import cli
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -41,8 +41,7 @@ def test_the_first_command_encodes_decodes_and_measures(
     commands = users_commands()
     assert [command[0] for command in commands] == ["encode", "decode", "bench"]
     for command in commands:
-        result = CliRunner().invoke(main, command)
-        assert result.exit_code == 0, result.output
+        runs(*command)
     assert (tmp_path / "city.png").stat().st_size > (tmp_path / "city.vz").stat().st_size
 
 
@@ -65,8 +64,9 @@ def test_the_python_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_command_of_the_readme_exists() -> None:
-    named = set(re.findall(r"^vaecodec (\w+)", README, re.M))
-    assert named == set(main.commands)
+    shell = "".join(re.findall(r"```sh\n(.*?)```", README, re.S))
+    named = set(re.findall(r"^vaecodec (\w+)", shell, re.M))
+    assert named == set(cli.commands)
 
 
 def test_the_default_quality_is_the_models() -> None:
