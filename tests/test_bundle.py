@@ -125,6 +125,11 @@ WRONG = [
     ("files", {"C:passwd": SHA256}, "files is "),
     ("files", {"..\\passwd": SHA256}, "files is "),
     ("files", {".": SHA256}, "files is "),
+    ("cost", 3, "cost is 3; figures by name, or nothing expected"),
+    ("cost", {"decode": "14"}, "cost is "),
+    ("measured", {"bpp": 1.0}, "measured is "),
+    ("measured", [{"set": 3}], "measured is "),
+    ("measured", [{"set": "gb82", "bpp": [1]}], "measured is "),
 ]
 
 

@@ -48,6 +48,24 @@ def _is_files(value: object) -> bool:
     )
 
 
+def _is_figures(value: object) -> bool:
+    return isinstance(value, dict) and all(type(v) in (int, float) for v in value.values())
+
+
+def _is_cost(value: object) -> bool:
+    return value is None or _is_figures(value)
+
+
+def _is_measured(value: object) -> bool:
+    return value is None or (isinstance(value, list) and all(map(_is_point, value)))
+
+
+def _is_point(value: object) -> bool:
+    if not isinstance(value, dict) or not isinstance(value.get("set", ""), str):
+        return False
+    return _is_figures({k: v for k, v in value.items() if k != "set"})
+
+
 Entries = Mapping[str, tuple[Callable[[Any], bool], str]]
 """Place in a manifest, with dots between keys -> whether a value will do, what is expected."""
 
@@ -68,6 +86,8 @@ NEEDED: Entries = {
     "halo.encoder": (_is_whole(0, MAX_HALO), f"0 to {MAX_HALO}"),
     "halo.decoder": (_is_whole(0, MAX_HALO), f"0 to {MAX_HALO}"),
     "files": (_is_files, "plain file names, each with a SHA-256"),
+    "cost": (_is_cost, "figures by name, or nothing"),
+    "measured": (_is_measured, "a list of figures by name, each with its set, or nothing"),
 }
 """What this version of bundles needs."""
 
