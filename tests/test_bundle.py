@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests import gaussian_bundle
 from vaecodec import bundle
 from vaecodec.bundle import Bundle, find, find_fingerprint
 from vaecodec.errors import ModelError
@@ -72,13 +73,17 @@ MISSING = object()
 WRONG = [
     ("family", MISSING, "family is missing; a plain name expected"),
     ("family", "a\nb", "family is 'a\\nb'; a plain name expected"),
-    ("family", "lookup", "is a lookup bundle of version 1; this vaecodec reads hyperprior"),
+    (
+        "family",
+        "lookup",
+        "is a lookup bundle of version 1; this vaecodec reads hyperprior and gaussian bundles of",
+    ),
     ("format", MISSING, "format is missing; a version expected"),
     ("format", "1", "format is '1'; a version expected"),
     (
         "format",
         2,
-        "bundle of version 2; this vaecodec reads hyperprior bundles of version 1, a newer",
+        "bundle of version 2; this vaecodec reads hyperprior and gaussian bundles of version 1, a ",
     ),
     ("name", MISSING, "name is missing; a plain name expected"),
     ("name", None, "name is missing"),
@@ -143,6 +148,45 @@ def test_open_refuses_a_manifest_whose(place, value, message, manifest, tmp_path
         entry[key] = value
     write(tmp_path, manifest)
     refuses(message, Bundle.open, tmp_path)
+
+
+OF_GAUSSIAN = [
+    ("decoding", MISSING, "decoding.dimensions is missing; 1 to 1024 expected"),
+    ("decoding.dimensions", 0, "decoding.dimensions is 0; "),
+    ("decoding.dimensions", 1025, "decoding.dimensions is 1025; "),
+    ("decoding.height", 10**9, "decoding.height is 1000000000; 1 to 1024 expected"),
+    ("decoding.width", 28.0, "decoding.width is 28.0; 1 to 1024 expected"),
+    ("decoding.width", True, "decoding.width is True; "),
+    ("decoding.colours", 2, "decoding.colours is 2; 1 or 3 expected"),
+    ("decoding.colours", True, "decoding.colours is True; "),
+    ("decoding.levels", 1, "decoding.levels is 1; 2 to 64 expected"),
+    ("likelihood", MISSING, "likelihood is missing; bernoulli, or normal with its sigma expected"),
+    ("likelihood", "normal", "likelihood is 'normal'; "),
+    ("likelihood", {"kind": "laplace"}, "likelihood is {'kind': 'laplace'}; "),
+    ("likelihood", {"kind": ["normal"]}, "likelihood is {'kind': ['normal']}; "),
+    ("likelihood", {"kind": "normal"}, "likelihood is {'kind': 'normal'}; "),
+    ("likelihood", {"kind": "normal", "sigma": 0}, "likelihood is "),
+    ("likelihood", {"kind": "normal", "sigma": float("inf")}, "likelihood is "),
+    ("likelihood", {"kind": "normal", "sigma": float("nan")}, "likelihood is "),
+    ("likelihood", {"kind": "normal", "sigma": "1"}, "likelihood is "),
+]
+
+
+@pytest.mark.parametrize(("place", "value", "message"), OF_GAUSSIAN)
+def test_open_refuses_a_manifest_of_the_gaussian_family_whose(place, value, message, tmp_path):
+    manifest = json.loads((patterns(tmp_path) / "manifest.json").read_text())
+    test_open_refuses_a_manifest_whose(place, value, message, manifest, tmp_path)
+
+
+def patterns(folder):
+    return gaussian_bundle.write(folder / "patterns")
+
+
+@pytest.mark.parametrize("likelihood", [{"kind": "bernoulli"}, {"kind": "normal", "sigma": 1}])
+def test_open_takes_both_likelihoods(likelihood, tmp_path):
+    manifest = json.loads((patterns(tmp_path) / "manifest.json").read_text())
+    write(tmp_path, manifest | {"likelihood": likelihood})
+    assert Bundle.open(tmp_path).image_shape == (4, 4, 1)
 
 
 @pytest.mark.parametrize(
@@ -291,6 +335,28 @@ def test_arrays_raises_nothing_but_model_errors_for_damage(folder):
             found.arrays("gains.npz")
         path.write_bytes(data[:at])
         refuses("gains.npz is damaged", found.arrays, "gains.npz")
+
+
+@pytest.mark.parametrize(
+    ("key", "change", "message"),
+    [
+        ("step", lambda a: a.astype(np.float64), r"step is float64 (17, 3); float32 (17, 3) exp"),
+        ("step", lambda a: a[:, :2], r"step is float32 (17, 2); float32 (17, 3) expected"),
+        ("step", lambda a: a * 0, "step has values that are not positive and finite"),
+        ("step", lambda a: a * np.nan, "step has values that are not positive and finite"),
+        ("row", lambda a: a.astype(np.int8), r"row is int8 (17, 3); uint8 (17, 3) expected"),
+        ("row", lambda _: None, "quality.npz is damaged; install"),
+    ],
+)
+def test_arrays_of_the_gaussian_family_are_checked_likewise(key, change, message, tmp_path):
+    folder = patterns(tmp_path)
+    array = Bundle.open(folder).arrays("quality.npz")[key]
+    damaged = changed(folder, "quality.npz", **{key: change(array)})
+    refuses(message, damaged.arrays, "quality.npz")
+
+
+def test_a_photo_model_takes_any_size(tiny):
+    assert Bundle.open(tiny).image_shape is None
 
 
 # Where bundles are found

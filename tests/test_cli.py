@@ -19,6 +19,7 @@ from vaecodec.bundle import DEFAULT_MODEL, Bundle
 from vaecodec.cli import cli
 from vaecodec.codec import Codec
 from vaecodec.commands import console
+from vaecodec.hyperprior import Hyperprior
 from vaecodec.metrics import psnr
 from vaecodec.picture import Picture
 from vaecodec.runtime import cuda_problem
@@ -519,7 +520,7 @@ def test_too_little_memory_is_an_error_of_one_line(png, encode, monkeypatch):
     def refuse(*_):
         raise MemoryError
 
-    monkeypatch.setattr(Codec, "analyse", refuse)
+    monkeypatch.setattr(Hyperprior, "analyse", refuse)
     assert "not enough memory" in fails(png.parent, *encode, png)
 
 

@@ -13,6 +13,7 @@ from vaecodec import container, transforms
 from vaecodec.codec import Codec
 from vaecodec.container import Header
 from vaecodec.errors import FormatError, ModelError
+from vaecodec.hyperprior import Hyperprior
 from vaecodec.images import read
 from vaecodec.metrics import psnr
 
@@ -85,19 +86,19 @@ def test_alpha_comes_back_exactly(codec, photograph):
 
 
 def test_windows_give_the_latents_of_the_whole(codec, photograph, monkeypatch):
-    y = codec.analyse(photograph)
-    pixels = codec.synthesise(y)
+    y = codec.model.analyse(photograph)
+    pixels = codec.model.synthesise(y)
     for window in (32, 64, 112):
         monkeypatch.setattr(transforms, "WINDOW", window)
-        assert np.abs(codec.analyse(photograph) - y).max() <= 1e-5 * np.abs(y).max()
-        assert np.abs(codec.synthesise(y).astype(int) - pixels).max() <= 1
+        assert np.abs(codec.model.analyse(photograph) - y).max() <= 1e-5 * np.abs(y).max()
+        assert np.abs(codec.model.synthesise(y).astype(int) - pixels).max() <= 1
 
 
 def test_a_halo_that_is_too_small_would_be_seen(codec, photograph, monkeypatch):
-    y = codec.analyse(photograph)
+    y = codec.model.analyse(photograph)
     monkeypatch.setattr(transforms, "WINDOW", 32)
-    monkeypatch.setattr(Codec, "_halo", lambda *_: 0)
-    assert np.abs(codec.analyse(photograph) - y).max() > 1e-3 * np.abs(y).max()
+    monkeypatch.setattr(Hyperprior, "halo", lambda *_: 0)
+    assert np.abs(codec.model.analyse(photograph) - y).max() > 1e-3 * np.abs(y).max()
 
 
 def test_tiles_come_back_and_leave_no_seam(codec, photograph, monkeypatch):

@@ -21,10 +21,12 @@ from vaecodec.container import (
     Header,
     chunk_sizes,
     pack,
+    pack_chunk,
     tile_boxes,
     unpack,
 )
 from vaecodec.errors import FormatError
+from vaecodec.settings import pack_settings, read_settings
 from vaecodec.varint import pack_varint
 
 PREFIX = SIGNATURE + b"\x01"
@@ -41,6 +43,10 @@ def chunk(kind: bytes, payload: bytes = b"") -> bytes:
     """A chunk of less than 128 bytes with a right checksum, whatever it says."""
     body = kind + bytes([len(payload)]) + payload
     return body + struct.pack("<I", crc32(body))
+
+
+def settings_chunk(payload: bytes) -> bytes:
+    return pack_chunk("m", payload)
 
 
 def head(
@@ -64,6 +70,8 @@ SAMPLE = Container(
     icc=b"a profile",
     exif=b"II*\0",
     xmp=b"",
+    made=b"effort=9 psnr=40",
+    qualities=b"a map",
 )
 
 
@@ -98,6 +106,8 @@ def containers(draw: st.DrawFn) -> Container:
         icc=draw(st.none() | st.binary(max_size=200)),
         exif=draw(st.none() | st.binary(max_size=200)),
         xmp=draw(st.none() | st.binary(max_size=200)),
+        qualities=draw(st.none() | st.binary(max_size=200)),
+        made=draw(st.none() | st.just(b"effort=9 max-bytes=20000 roi")),
     )
 
 
@@ -108,6 +118,13 @@ def test_unpack_returns_what_was_packed(container: Container) -> None:
     assert unpack(data) == container
     assert type(unpack(data).header.colour) is Colour
     assert sum(size for _, size in chunk_sizes(data)) + len(PREFIX) == len(data)
+
+
+def test_the_number_of_images_comes_back_and_takes_its_bytes_in_the_header_only() -> None:
+    one = Container(Header(28, 28, Colour.GREY, 3200, MODEL), (bytes(5),))
+    many = replace(one, header=replace(one.header, images=10_000))
+    assert unpack(pack(many)) == many
+    assert len(pack(many)) == len(pack(one)) + 1
 
 
 def test_the_example_of_the_specification_is_what_pack_writes() -> None:
@@ -210,7 +227,7 @@ def test_unpack_rejects_a_byte_removed_or_doubled_anywhere() -> None:
                     unpack(changed)
 
 
-@given(st.lists(st.tuples(st.sampled_from(b"HTiexAqZ"), st.binary(max_size=30)), max_size=6))
+@given(st.lists(st.tuples(st.sampled_from(b"HTiexmAQqZ"), st.binary(max_size=30)), max_size=6))
 @settings(max_examples=200, deadline=None)
 def test_unpack_raises_nothing_but_format_errors(chunks: list[tuple[int, bytes]]) -> None:
     data = PREFIX + b"".join(chunk(bytes([kind]), payload) for kind, payload in chunks)
@@ -244,8 +261,27 @@ LIES = {
     "width_65536": (PREFIX + head("808004 03") + TILE, "the width is 65536"),
     "65535_x_65535_pixels": (PREFIX + head("ffff03 ffff03") + TILE, "limit of 400 million"),
     "width_in_a_longer_form": (PREFIX + head("8500 03") + TILE, "shortest form"),
-    "no_image": (PREFIX + head(images="00") + TILE, "0 images; this version reads 1"),
-    "two_images": (PREFIX + head(images="02") + TILE, "2 images; this version reads 1"),
+    "no_image": (PREFIX + head(images="00") + TILE, "0 images; 1 or more were expected"),
+    "four_billion_images": (
+        PREFIX + head(images="ffffffff0f") + TILE,
+        "4294967295 images have each 5 x 3 pixels, more than the limit of 400 million",
+    ),
+    "alpha_of_two_images": (
+        PREFIX + head(images="02") + chunk(b"A", png_start(5, 3)) + TILE,
+        "2 images and alpha, which belongs to one only",
+    ),
+    "metadata_of_two_images": (
+        PREFIX + head(images="02") + chunk(b"e") + TILE,
+        "2 images and exif, which belongs to one only",
+    ),
+    "profile_of_two_images": (PREFIX + head(images="02") + chunk(b"i") + TILE, "2 images and icc"),
+    "packet_of_two_images": (PREFIX + head(images="02") + chunk(b"x") + TILE, "2 images and xmp"),
+    "quality_map_of_two_images": (
+        PREFIX + head(images="02") + chunk(b"Q") + TILE,
+        "2 images and qualities, which belongs",
+    ),
+    "two_quality_maps": (PREFIX + head() + 2 * chunk(b"Q") + TILE, "a second chunk 'Q'"),
+    "quality_map_behind_a_tile": (PREFIX + head() + TILE + chunk(b"Q"), "'Q' stands behind chunk"),
     "unknown_colour": (PREFIX + head(colour="02") + TILE, "colour kind is 2"),
     "quality_101": (PREFIX + head(quality="40 19") + TILE, "quality is 6464/64"),
     "tile_size_0": (PREFIX + head(tile="00") + TILE, "tile size is 0; 1 to 32 was expected"),
@@ -265,9 +301,9 @@ LIES = {
     "two_profiles": (PREFIX + head() + 2 * chunk(b"i") + TILE, "a second chunk 'i'"),
     "metadata_out_of_order": (
         PREFIX + head() + chunk(b"x") + chunk(b"i") + TILE,
-        "'i' stands behind chunk 'x'; the order is H, i, e, x, A, T",
+        "'i' stands behind chunk 'x'; the order is H, i, e, x, m, A, Q, T",
     ),
-    "unknown_critical_chunk": (PREFIX + head() + chunk(b"Q") + TILE, "'Q', .* newer vaecodec"),
+    "unknown_critical_chunk": (PREFIX + head() + chunk(b"K") + TILE, "'K', .* newer vaecodec"),
     "type_is_no_letter": (PREFIX + head() + chunk(b"1") + TILE, "not the type of a chunk"),
     "type_is_no_ascii": (PREFIX + head() + chunk(b"\xe9") + TILE, "not the type of a chunk"),
     "size_beyond_the_file": (PREFIX + b"H\x40" + bytes(20), "claims 64 bytes and 16 are left"),
@@ -278,6 +314,34 @@ LIES = {
     "wrong_checksum_of_an_unknown_chunk": (
         PREFIX + head() + chunk(b"q")[:-1] + b"?" + TILE,
         "'q' .* does not match its checksum",
+    ),
+    "settings_behind_alpha": (
+        PREFIX + head() + chunk(b"A", png_start(5, 3)) + settings_chunk(b"roi") + TILE,
+        "'m' stands behind chunk 'A'",
+    ),
+    "settings_twice": (PREFIX + head() + 2 * settings_chunk(b"roi") + TILE, "a second chunk 'm'"),
+    "no_settings": (PREFIX + head() + settings_chunk(b"") + TILE, "0 bytes; 1 to 255 were"),
+    "settings_of_256_bytes": (
+        PREFIX + head() + settings_chunk(b"a=" + b"9" * 254) + TILE,
+        "256 bytes; 1 to 255 were",
+    ),
+    "a_setting_twice": (PREFIX + head() + settings_chunk(b"a=1 b a=2") + TILE, "'a' twice"),
+    "a_setting_without_a_name": (PREFIX + head() + settings_chunk(b"=1") + TILE, "hold '=1'"),
+    "a_setting_without_its_value": (PREFIX + head() + settings_chunk(b"a=") + TILE, "hold 'a='"),
+    "two_spaces_between_settings": (PREFIX + head() + settings_chunk(b"a  b") + TILE, "hold ''"),
+    "a_space_behind_the_settings": (PREFIX + head() + settings_chunk(b"a ") + TILE, "hold ''"),
+    "a_line_break_behind_the_settings": (
+        PREFIX + head() + settings_chunk(b"a=1\n") + TILE,
+        r"hold 'a=1\\n'",
+    ),
+    "settings_in_capitals": (PREFIX + head() + settings_chunk(b"A=1") + TILE, "hold 'A=1'"),
+    "settings_that_are_no_ascii": (
+        PREFIX + head() + settings_chunk(b"a=\xb2") + TILE,
+        "hold 'a=\xb2'",
+    ),
+    "settings_with_an_escape_code": (
+        PREFIX + head() + settings_chunk(b"a=\x1b[2J") + TILE,
+        r"hold 'a=\\x1b\[2J'",
     ),
     "alpha_is_no_png": (PREFIX + head() + chunk(b"A", b"alpha") + TILE, "alpha chunk is not"),
     "alpha_of_another_size": (
@@ -307,6 +371,28 @@ def test_unpack_skips_unknown_ancillary_chunks() -> None:
     assert chunk_sizes(data)[1] == ("q", 7)
 
 
+def test_settings_that_a_later_encoder_may_write_are_accepted() -> None:
+    data = PREFIX + head() + settings_chunk(b"effort=3 glow=1.5e+3") + TILE
+    assert read_settings(unpack(data).made or b"") == {"effort": "3", "glow": "1.5e+3"}
+
+
+def test_settings_come_back_in_their_order() -> None:
+    asked = {"psnr": "40", "effort": "9", "roi": ""}
+    assert pack_settings(asked) == b"psnr=40 effort=9 roi"
+    assert list(read_settings(pack_settings(asked)).items()) == list(asked.items())
+
+
+def test_settings_are_for_files_of_several_images_too() -> None:
+    many = Container(Header(5, 3, Colour.GREY, 0, MODEL, images=2), (bytes(5),), made=b"effort=0")
+    assert unpack(pack(many)) == many
+
+
+@pytest.mark.parametrize("asked", [{}, {"a b": "1"}, {"a": "1 b"}, {"a": "1" * 300}])
+def test_settings_that_no_file_may_say_are_not_packed(asked: dict[str, str]) -> None:
+    with pytest.raises(FormatError):
+        pack_settings(asked)
+
+
 # Headers that are not to be written
 
 
@@ -321,7 +407,8 @@ def test_unpack_skips_unknown_ancillary_chunks() -> None:
         {"model": b"short"},
         {"tile": 0},
         {"tile": 33},
-        {"images": 2},
+        {"images": 0},
+        {"width": 2000, "height": 2000, "images": 101},
     ],
 )
 def test_header_rejects_what_no_file_may_say(field: dict[str, object]) -> None:
@@ -331,6 +418,7 @@ def test_header_rejects_what_no_file_may_say(field: dict[str, object]) -> None:
 
 def test_the_largest_image_is_as_large_as_the_limit_says() -> None:
     assert Header(20_000, 20_000, Colour.GREY, 0, MODEL).tile_grid == (20, 20)
+    assert Header(2000, 2000, Colour.GREY, 0, MODEL, images=100).pixels == MAX_PIXELS
     assert MAX_PIXELS == 20_000**2
 
 

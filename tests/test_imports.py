@@ -18,7 +18,10 @@ WHERE = {
     "onnxruntime": {"runtime.py"},
     "constriction": {"rans.py"},
     "platformdirs": {"bundle.py"},
-    "PIL": {"images.py", "metadata.py", "modes.py", "orientation.py"},
+    "PIL": {
+        *("fitting.py", "heatmap.py", "images.py", "metadata.py", "modes.py", "orientation.py"),
+        "rivals.py",
+    },
     "click": {"cli.py", *(f"commands/{path.name}" for path in PACKAGE.glob("commands/*.py"))},
     "torch": set(),
     "train": set(),

@@ -11,11 +11,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vaecodec.errors import FormatError, ImageError, ModelError, ProviderError, VaecodecError
+from vaecodec.errors import (
+    FormatError,
+    ImageError,
+    ModelError,
+    ProviderError,
+    TargetError,
+    TargetWarning,
+    VaecodecError,
+)
 
 if TYPE_CHECKING:
     from vaecodec.codec import Codec, decode, encode
     from vaecodec.inspection import inspect
+    from vaecodec.search import Search
+    from vaecodec.targets import Target
 
 __all__ = [
     "Codec",
@@ -23,6 +33,10 @@ __all__ = [
     "ImageError",
     "ModelError",
     "ProviderError",
+    "Search",
+    "Target",
+    "TargetError",
+    "TargetWarning",
     "VaecodecError",
     "__version__",
     "decode",
@@ -33,13 +47,19 @@ __all__ = [
 __version__ = "0.1.0"
 
 
+_MODULES = {
+    "Codec": "codec",
+    "Search": "search",
+    "Target": "targets",
+    "decode": "codec",
+    "encode": "codec",
+    "inspect": "inspection",
+}
+
+
 def __getattr__(name: str) -> Any:
-    if name == "inspect":
-        from vaecodec.inspection import inspect
+    if name not in _MODULES:
+        raise AttributeError(f"module 'vaecodec' has no attribute {name!r}")
+    from importlib import import_module
 
-        return inspect
-    if name in ("Codec", "decode", "encode"):
-        from vaecodec import codec
-
-        return getattr(codec, name)
-    raise AttributeError(f"module 'vaecodec' has no attribute {name!r}")
+    return getattr(import_module(f"vaecodec.{_MODULES[name]}"), name)

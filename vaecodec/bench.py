@@ -12,6 +12,7 @@ from time import perf_counter
 import numpy as np
 
 from vaecodec import images
+from vaecodec.bundle import Bundle
 from vaecodec.codec import Codec
 from vaecodec.errors import ImageError, VaecodecError
 from vaecodec.formats import SUFFIXES
@@ -82,7 +83,9 @@ class Bench:
     run that is not.
     """
 
-    def __init__(self, model: str | Path, provider: str, threads: int | None, runs: int) -> None:
+    def __init__(
+        self, model: str | Path | Bundle, provider: str, threads: int | None, runs: int
+    ) -> None:
         self._watch = Stopwatch()
         self.codec = Codec(model, provider, threads, watch=self._watch)
         self.threads, self.runs = threads, runs
@@ -111,13 +114,13 @@ class Bench:
             bits_per_pixel(len(data), width, height),
             psnr(picture.pixels, decoded.pixels),
             ms_ssim(picture.pixels, decoded.pixels),
-            self._timed(lambda: self.codec.encode(picture, quality))
-            | {"read": self._timed(lambda: images.read(path))["total"]},
-            self._timed(lambda: self.codec.decode_picture(data))
-            | {"write": self._timed(lambda: images.write(decoded, io.BytesIO(), "png"))["total"]},
+            self.timed(lambda: self.codec.encode(picture, quality))
+            | {"read": self.timed(lambda: images.read(path))["total"]},
+            self.timed(lambda: self.codec.decode_picture(data))
+            | {"write": self.timed(lambda: images.write(decoded, io.BytesIO(), "png"))["total"]},
         )
 
-    def _timed(self, work: Callable[[], object]) -> Seconds:
+    def timed(self, work: Callable[[], object]) -> Seconds:
         """Return the median seconds of each stage of `work`, of the "rest" and in "total"."""
         runs = [self._run(work) for _ in range(self.runs)]
         return {stage: statistics.median(run[stage] for run in runs) for stage in runs[0]}

@@ -17,11 +17,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from vaecodec import manifest as manifests
 from vaecodec.container import FINGERPRINT_BYTES
 from vaecodec.errors import ModelError
+from vaecodec.layouts import LAYOUTS, Kinds, Layout
 
 if TYPE_CHECKING:
     from zipfile import ZipFile
@@ -32,23 +33,15 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "photo-1"
 MANIFEST = "manifest.json"
-TABLE_ROWS = 64
-"""Rows that priors name (`latents.ROWS`, which needs NumPy, and this module does not)."""
 FORMAT = 1
 """The version of bundles that this vaecodec reads."""
-
-
-def decoding_files(steps: int) -> list[str]:
-    """Return the files that decoding needs, in the order in which the fingerprint hashes them."""
-    graphs = ["hyper.onnx", *(f"step{k}.onnx" for k in range(steps)), "decoder.onnx"]
-    return [*graphs, "tables.bin", "quality.npz"]
 
 
 def fingerprint(decoding: dict[str, Any], files: list[bytes]) -> bytes:
     """Return the 8 bytes that name a model in files.
 
     They cover the manifest's "decoding" object (as JSON, keys sorted, without spaces) and the
-    contents of `decoding_files`, each preceded by its length in 8 bytes, little-endian.
+    contents of `Bundle.decoding_files`, each preceded by its length in 8 bytes, little-endian.
     """
     digest = hashlib.sha256()
     for part in [json.dumps(decoding, sort_keys=True, separators=(",", ":")).encode(), *files]:
@@ -84,7 +77,8 @@ class Bundle:
         try:
             manifests.check(manifest, manifests.VERSION)
             _check_version(path, manifest["family"], manifest["format"])
-            manifests.check(manifest, manifests.NEEDED)
+            manifests.check(manifest, manifests.COMMON)
+            manifests.check(manifest, LAYOUTS[manifest["family"]].entries)
         except ValueError as error:
             raise ModelError(
                 f"{path / MANIFEST} is damaged: {error}; install the bundle again"
@@ -106,28 +100,43 @@ class Bundle:
         """The quality, 0..100, that is used where none is asked for."""
         return float(self.manifest["default_quality"])
 
+    @property
+    def layout(self) -> Layout:
+        """What a bundle of its family consists of."""
+        return LAYOUTS[self.manifest["family"]]
+
+    @property
+    def decoding_files(self) -> list[str]:
+        """The files that decoding needs, in the order in which the fingerprint hashes them."""
+        return self.layout.files(self.manifest["decoding"])
+
+    @property
+    def image_shape(self) -> tuple[int, int, int] | None:
+        """Height, width and colours (1 or 3) of the images it takes; None where it takes any."""
+        return self.layout.shape(self.manifest["decoding"])
+
     @cached_property
     def tables(self) -> FrequencyTables:
         """The integer frequency tables."""
         from vaecodec.tables import FrequencyTables
 
         tables = FrequencyTables.from_bytes(self.read("tables.bin"))
-        if len(tables.low) < TABLE_ROWS:
+        if len(tables.low) < self.layout.rows:
             raise ModelError(
-                f"{self.path / 'tables.bin'} has {len(tables.low)} rows; {TABLE_ROWS} expected; "
-                "install the bundle again"
+                f"{self.path / 'tables.bin'} has {len(tables.low)} rows; {self.layout.rows} "
+                "expected; install the bundle again"
             )
         return tables
 
-    def arrays(self, name: Literal["quality.npz", "gains.npz"]) -> dict[str, NDArray[Any]]:
-        """Return the arrays of an .npz file of the bundle.
+    def arrays(self, name: str) -> dict[str, NDArray[Any]]:
+        """Return the arrays of an .npz file of the bundle, one that its layout has.
 
         docs/format.md has those of quality.npz; gains.npz holds gain (levels, channels) and z_gain
         (levels, side), float32. Raises ModelError unless they are what the manifest states.
         """
         import numpy as np
 
-        kinds = _array_kinds(name, self.manifest["decoding"])
+        kinds = self.layout.arrays(self.manifest["decoding"])[name]
         content = io.BytesIO(self.read(name))
         try:
             with np.load(content, allow_pickle=False) as file:  # a pickle could run any code
@@ -159,38 +168,20 @@ class Bundle:
                     f"{self.path / name} is not the file that was released; install the bundle "
                     "again"
                 )
-        decoding = self.manifest["decoding"]
-        files = [self.read(name) for name in decoding_files(decoding["steps"])]
-        if fingerprint(decoding, files) != self.fingerprint:
+        files = [self.read(name) for name in self.decoding_files]
+        if fingerprint(self.manifest["decoding"], files) != self.fingerprint:
             raise ModelError(f"{self.path / MANIFEST} does not state the fingerprint of its files")
 
 
 def _check_version(path: Path, family: str, version: int) -> None:
-    if version != FORMAT or family != "hyperprior":
+    if version != FORMAT or family not in LAYOUTS:
         raise ModelError(
-            f"{path} is a {family} bundle of version {version}; this vaecodec reads hyperprior "
-            f"bundles of version {FORMAT}, a newer one may read it"
+            f"{path} is a {family} bundle of version {version}; this vaecodec reads "
+            f"{' and '.join(LAYOUTS)} bundles of version {FORMAT}, a newer one may read it"
         )
 
 
-_Kinds = dict[str, tuple[str, int, range]]
-"""Name of an array -> its type, its rows, and how many columns it may have."""
-
-
-def _array_kinds(name: Literal["quality.npz", "gains.npz"], decoding: dict[str, int]) -> _Kinds:
-    levels, channels, side = (decoding[key] for key in ("levels", "channels", "side"))
-    of_channels, of_side = range(channels, channels + 1), range(side, side + 1)
-    if name == "gains.npz":
-        return {"gain": ("float32", levels, of_channels), "z_gain": ("float32", levels, of_side)}
-    return {
-        "row_offset": ("int32", levels, of_channels),
-        "z_row": ("int32", levels, of_side),
-        "shift": ("int32", levels, range(1, manifests.MAX_CHANNELS + 1)),
-        "inverse_gain": ("float32", levels, of_channels),
-    }
-
-
-def _check_arrays(archive: ZipFile, kinds: _Kinds) -> None:
+def _check_arrays(archive: ZipFile, kinds: Kinds) -> None:
     """Raise ModelError where an array is not of its kind; nothing is allocated to find out."""
     from numpy.lib import format as npy
 

@@ -1,31 +1,39 @@
 """encode() and decode(): the two mirrored paths between a picture and a .vz file.
 
-encode: pixels -> encoder -> latents -> for each tile: prior, quantise, entropy coder -> file
-decode: file -> for each tile: prior, entropy decoder, dequantise -> latents -> decoder -> pixels
+What stands between pixels and the payloads of tiles is the model's (`vaecodec.families`).
 """
 
 from __future__ import annotations
 
-import threading
-from functools import cached_property, lru_cache
+import warnings
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vaecodec import container, latents, transforms
+from vaecodec import container, families
 from vaecodec.bundle import DEFAULT_MODEL, Bundle, find, find_fingerprint
-from vaecodec.container import Colour, Container, Header, tile_boxes
-from vaecodec.entropy import Step, TileDecoder, encode_tile
-from vaecodec.picture import Picture, from_array
-from vaecodec.priors import SIDE_STRIDE, HyperPrior, QualityTables
-from vaecodec.runtime import Graph, resolve
+from vaecodec.container import Colour, Container, Header
+from vaecodec.errors import FormatError, ImageError, ModelError, TargetError, TargetWarning
+from vaecodec.families import Model, Regional
+from vaecodec.packing import alpha_of, packer
+from vaecodec.picture import Picture, check_size, from_array
+from vaecodec.roi import QualityMap, map_of_mask, read_map
+from vaecodec.runtime import resolve
+from vaecodec.search import Search
+from vaecodec.spending import Accountable
 from vaecodec.stages import Watch, unwatched
-from vaecodec.transforms import STRIDE
+from vaecodec.targets import Target
+from vaecodec.transforms import positions
+from vaecodec.tuning import Met, Trials, Tunable, meet, seek
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+_START = 50.0
+"""Quality at which the search for a target begins."""
 
 
 class Codec:
@@ -49,30 +57,77 @@ class Codec:
     ) -> None:
         self.bundle = model if isinstance(model, Bundle) else find(model)
         self.provider = resolve(provider)
-        self._threads, self._portable, self._watch = threads, portable, watch
-        self._lock = threading.RLock()
+        self.model = families.load(self.bundle, self.provider, threads, portable, watch)
+        self._watch = watch
 
     def encode(
-        self, image: Picture | Image | NDArray[np.uint8], quality: float | None = None
+        self,
+        image: Picture | Image | NDArray[np.uint8],
+        quality: float | None = None,
+        *,
+        target: Target | None = None,
+        search: Search | None = None,
+        roi: NDArray[np.uint8] | None = None,
     ) -> bytes:
         """Return a .vz file of an image.
 
         image: a Pillow image, or uint8 (H, W), (H, W, 1 to 4): grey, with alpha, RGB, with alpha.
-        quality: 0..100 in steps of 1/64, None for the model's default.
-        Raises ImageError, and ValueError for a quality out of range.
+        quality: 0..100 in steps of 1/64, None for the model's default. target: in place of a
+        quality, the size or likeness that decides it. search: how hard to look for a better file,
+        None for the model's default. roi: a mask, uint8 (H, W), white where the quality holds and
+        black where it is half the scale lower (`vaecodec.roi`).
+        Raises ImageError, and ValueError for a quality out of range. Where a target cannot be met,
+        issues TargetWarning or, as `Target` says, raises TargetError.
         """
-        picture = as_picture(image)
-        height, width, colours = picture.pixels.shape
-        step = quality_step(self.bundle.default_quality if quality is None else quality)
-        colour = Colour.GREY if colours == 1 else Colour.RGB
-        header = Header(width, height, colour, step, self.bundle.fingerprint)
-        y = self.analyse(picture.pixels)
-        y *= self._gain(step)
-        tiles = [self.payload(y[:, rows, columns], step) for rows, columns in _tile_slices(header)]
+        if target is not None:
+            if quality is not None:
+                raise ValueError(f"quality {quality:g} and {target} were asked for; one decides")
+            met = self.encode_to(image, target, search, roi)
+            if met.problem is not None:
+                warnings.warn(met.problem, TargetWarning, stacklevel=2)
+            return met.data
+        picture = self._in_colours(as_picture(image))
+        header = self._header(picture.pixels[None], quality)
+        qualities = _qualities(picture, roi)
+        tiles = self._model(qualities).encode(picture.pixels[None], header, search)
+        return packer(picture, _asked(search, roi), qualities, self._watch)(header, tiles)
+
+    def encode_to(
+        self,
+        image: Picture | Image | NDArray[np.uint8],
+        target: Target,
+        search: Search | None = None,
+        roi: NDArray[np.uint8] | None = None,
+    ) -> Met:
+        """Return the .vz file of an image that meets a target, and how well; else as `encode`."""
+        picture = self._in_colours(as_picture(image))
+        qualities = _qualities(picture, roi)
+        model = self._model(qualities)
+        if not isinstance(model, Tunable):
+            raise TargetError(
+                f"{target} was asked for; {self.bundle.name} has a few qualities only, and no "
+                "targets: ask for a quality"
+            )
+        header = self._header(picture.pixels[None], _START)
+        y = model.analyse(picture.pixels)
+        pack = packer(picture, target.settings() | _asked(search, roi), qualities, self._watch)
+        trials = Trials(target, model, y, picture.pixels, header, pack)
+        header = trials.header(seek(trials))
+        better = model.refined(picture.pixels, y, header, search)
+        if better is not y:
+            trials = Trials(target, model, better, picture.pixels, header, pack)
+        return meet(trials)
+
+    def encode_images(self, images: NDArray[np.uint8], quality: float | None = None) -> bytes:
+        """Return a .vz file of images of one size, uint8 (N, H, W, 1 or 3); quality as in `encode`.
+
+        Raises ImageError, also where N is not 1 and a file of the model holds one image.
+        """
+        images = self._images_in_colours(images)
+        header = self._header(images, quality)
+        tiles = self.model.encode(images, header, None)
         with self._watch("container"):
-            alpha = None if picture.alpha is None else _pack_alpha(picture.alpha)
-            file = Container(header, tuple(tiles), alpha, picture.icc, picture.exif, picture.xmp)
-            return container.pack(file)
+            return container.pack(Container(header, tuple(tiles)))
 
     def decode(self, data: bytes) -> Image:
         """Return the Pillow image (L, LA, RGB or RGBA) of a .vz file; metadata is in its `info`.
@@ -87,154 +142,92 @@ class Codec:
         """Return the Picture of a .vz file; errors as in `decode`."""
         with self._watch("container"):
             file = container.unpack(data)
-            alpha = None if file.alpha is None else _read_alpha(file.alpha)
-        header = file.header
-        if header.model != self.bundle.fingerprint:
-            find_fingerprint(header.model, self.bundle.path)  # raises: says which is needed
-        y = np.empty((self._channels, *_positions(header)), np.float32)
-        for (rows, columns), payload in zip(_tile_slices(header), file.tiles, strict=True):
-            y[:, rows, columns] = self.latents(payload, rows, columns, header.quality)
-        y *= self._inverse_gain(header.quality)
-        pixels = self.synthesise(y)[: header.height, : header.width]
-        if header.colour == Colour.GREY:
-            total = pixels.sum(2, dtype=np.uint16, keepdims=True)
-            pixels = ((total + 1) // 3).astype(np.uint8)
-        return Picture(np.ascontiguousarray(pixels), alpha, file.icc, file.exif, file.xmp)
+            alpha = alpha_of(file)
+        if file.header.images != 1:
+            raise FormatError(
+                f"the file holds {file.header.images} images, not one; decode_images returns all"
+            )
+        pixels = self._decode(file)[0]
+        return Picture(pixels, alpha, file.icc, file.exif, file.xmp)
 
-    # Transforms: pixels <-> latents before gain.
+    def decode_images(self, data: bytes) -> NDArray[np.uint8]:
+        """Return all images of a .vz file, uint8 (N, H, W, 1 or 3), without alpha and metadata.
 
-    def analyse(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return latents, float32 (C, ceil(H/16), ceil(W/16)), of pixels, uint8 (H, W, 1 or 3)."""
-        graph, halo = self._graph("encoder"), self._halo("encoder")
-        return transforms.analyse(graph, halo, self._channels, pixels, self._watch)
+        Errors as in `decode`.
+        """
+        with self._watch("container"):
+            file = container.unpack(data)
+        return self._decode(file)
 
-    def synthesise(self, y: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """Return pixels, uint8 (16h, 16w, 3), of latents times inverse gain, float32 (C, h, w)."""
-        return transforms.synthesise(self._graph("decoder"), self._halo("decoder"), y, self._watch)
+    def bits(self, data: bytes) -> NDArray[np.float64]:
+        """Return the bits that each 16 x 16 pixels of a .vz file cost: (ceil(H/16), ceil(W/16)).
 
-    # Latents <-> symbols of one tile.
+        Errors as in `decode`, and ModelError where the model keeps no such account.
+        """
+        file = container.unpack(data)
+        model = self._model_of(file)
+        if not isinstance(model, Accountable):
+            raise ModelError(
+                f"the bits of {self.bundle.name} belong to whole images, and not to places in them"
+            )
+        return model.bits(file.header, file.tiles)
 
-    def payload(self, y: NDArray[np.float32], quality: int) -> bytes:
-        """Return the payload of a tile from its latents times gain, float32 (C, h, w)."""
-        with self._watch("prior"):
-            steps = self.symbols(y, quality)
-        with self._watch("entropy"):
-            return encode_tile(steps, self.bundle.tables, portable=self._portable)
+    def _decode(self, file: Container) -> NDArray[np.uint8]:
+        """Return the images of a file, uint8 (N, H, W, 1 or 3)."""
+        return self._model_of(file).decode(file.header, file.tiles)
 
-    def symbols(self, y: NDArray[np.float32], quality: int) -> list[Step]:
-        """Return the coding steps (symbols, rows) of a tile's latents times gain, (C, h, w)."""
-        steps: list[Step] = []
+    def _model_of(self, file: Container) -> Model:
+        """Return what decodes a file."""
+        if file.header.model != self.bundle.fingerprint:
+            find_fingerprint(file.header.model, self.bundle.path)  # raises: says which is needed
+        if file.qualities is None:
+            return self.model
+        if not isinstance(self.model, Regional):
+            raise FormatError(f"the file has a quality map; those of {self.bundle.name} have none")
+        return self.model.mapped(read_map(file.qualities, *positions(file.header)))
 
-        def quantise(
-            values: NDArray[np.float32], means: NDArray[np.float32], rows: NDArray[np.uint8]
-        ) -> NDArray[np.int32]:
-            with self._watch("quantise"):
-                difference = values - means / np.float32(latents.MEAN_UNIT)
-                symbols = np.floor(difference + np.float32(0.5)).astype(np.int32)
-                symbols[rows == 0] = 0
-            steps.append((symbols, rows))
-            return symbols
+    def _model(self, qualities: QualityMap | None) -> Model:
+        """Return what encodes with a quality map, or without."""
+        if qualities is None:
+            return self.model
+        if not isinstance(self.model, Regional):
+            raise ImageError(
+                f"a mask was given; {self.bundle.name} codes all of an image at one quality"
+            )
+        return self.model.mapped(qualities)
 
-        height, width = y.shape[1:]
-        z = self._side_information(y, quality).reshape(-1)
-        flat = np.ascontiguousarray(y).reshape(-1)
-        side = self._prior.code_side(height, width, quality, lambda m, r, at: quantise(z[at], m, r))
-        self._prior.code(side, height, width, quality, lambda m, r, at: quantise(flat[at], m, r))
-        return steps
+    def _in_colours(self, picture: Picture) -> Picture:
+        """Return a picture in the colours that the model takes, where it takes only some."""
+        shape = self.bundle.image_shape
+        if shape is None or shape[2] == picture.pixels.shape[2]:
+            return picture
+        from vaecodec.fitting import picture_in_colours
 
-    def latents(
-        self, payload: bytes, rows: slice, columns: slice, quality: int
-    ) -> NDArray[np.float32]:
-        """Return a tile's latents before inverse gain, float32 (C, h, w), from its payload."""
+        return picture_in_colours(picture, shape[2])
 
-        def read(_m: NDArray[np.float32], rows: NDArray[np.uint8], _at: Any) -> NDArray[np.int32]:
-            with self._watch("entropy"):
-                return decoder.read(rows)
+    def _images_in_colours(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return images likewise, once they are checked."""
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
+            raise ValueError(
+                f"expected uint8 images (N, H, W, 1 or 3), got {images.dtype} {images.shape}"
+            )
+        check_size(images.shape[2], images.shape[1], images.shape[0])
+        shape = self.bundle.image_shape
+        if shape is None:
+            return images
+        from vaecodec.fitting import in_colours
 
-        height, width = rows.stop - rows.start, columns.stop - columns.start
-        with self._watch("prior"):
-            decoder = TileDecoder(payload, self.bundle.tables, portable=self._portable)
-            side = self._prior.code_side(height, width, quality, read)
-            y16 = self._prior.code(side, height, width, quality, read)
-        with self._watch("entropy"):
-            decoder.finish()
-        y16 /= np.float32(latents.MEAN_UNIT)
-        return y16
+        return in_colours(images, shape[2])
 
-    def _side_information(self, y: NDArray[np.float32], quality: int) -> NDArray[np.float32]:
-        """Return z before rounding, float32 (Z, ceil(h/4), ceil(w/4))."""
-        padding = [(0, 0), *((0, -side % SIDE_STRIDE) for side in y.shape[1:])]
-        with self._watch("side"):
-            (z,) = self._graph("side")(y=np.pad(y, padding)[None])
-        z *= _between_levels(self._gains["z_gain"], quality)
-        side: NDArray[np.float32] = z[0]
-        return side
-
-    # What the bundle holds, made ready when first needed.
-
-    @cached_property
-    def _prior(self) -> HyperPrior:
-        steps = [self._graph(f"step{k}") for k in range(self.bundle.manifest["decoding"]["steps"])]
-        tables = {k: self._quality[k] for k in ("row_offset", "z_row", "shift")}
-        return HyperPrior(self._graph("hyper"), steps, QualityTables(**tables))
-
-    @cached_property
-    def _quality(self) -> dict[str, NDArray[Any]]:
-        return self.bundle.arrays("quality.npz")
-
-    @cached_property
-    def _gains(self) -> dict[str, NDArray[Any]]:
-        return self.bundle.arrays("gains.npz")
-
-    def _gain(self, quality: int) -> NDArray[np.float32]:
-        return _between_levels(self._gains["gain"], quality)
-
-    def _inverse_gain(self, quality: int) -> NDArray[np.float32]:
-        return _between_levels(self._quality["inverse_gain"], quality)
-
-    @property
-    def _channels(self) -> int:
-        return int(self.bundle.manifest["decoding"]["channels"])
-
-    def _halo(self, side: str) -> int:
-        return int(self.bundle.manifest["halo"][side])
-
-    def _graph(self, name: str) -> Graph:
-        with self._lock:
-            graphs: dict[str, Graph] = self.__dict__.setdefault("_graphs", {})
-            if name not in graphs:
-                provider = self.provider if name in ("encoder", "decoder") else "cpu"
-                graphs[name] = Graph(self.bundle.path / f"{name}.onnx", provider, self._threads)
-            return graphs[name]
-
-
-def _between_levels(table: NDArray[np.float32], quality: int) -> NDArray[np.float32]:
-    """Return gains (n, 1, 1) at a quality from a table (L, n): linear in the logarithm."""
-    level, remainder = latents.level_position(quality, len(table))
-    share = remainder / latents.QUALITY_MAX
-    gains = table[level] ** (1 - share) * table[level + 1] ** share
-    column: NDArray[np.float32] = gains.astype(np.float32).reshape(-1, 1, 1)
-    return column
-
-
-def _positions(header: Header) -> tuple[int, int]:
-    """Return the latent positions (h, w) of an image."""
-    return -(-header.height // STRIDE), -(-header.width // STRIDE)
-
-
-def _tile_slices(header: Header) -> list[tuple[slice, slice]]:
-    """Return (rows, columns) of latent positions of each tile, in the order of the file."""
-    return [
-        (slice(y0 // STRIDE, -(-y1 // STRIDE)), slice(x0 // STRIDE, -(-x1 // STRIDE)))
-        for x0, y0, x1, y1 in tile_boxes(header)
-    ]
-
-
-def quality_step(quality: float) -> int:
-    """Return a quality 0..100 in 1/64 of a step, as files hold it; ValueError out of range."""
-    if not 0 <= quality <= 100:
-        raise ValueError(f"the quality is {quality}; 0 to 100 expected")
-    return round(quality * latents.QUALITY_UNIT)
+    def _header(self, images: NDArray[np.uint8], quality: float | None) -> Header:
+        """Return the header of a file of images, uint8 (N, H, W, 1 or 3)."""
+        number, height, width, colours = images.shape
+        asked = self.bundle.default_quality if quality is None else quality
+        if not 0 <= asked <= 100:
+            raise ValueError(f"the quality is {asked}; 0 to 100 expected")
+        step = self.model.quality_step(asked)
+        colour = Colour.GREY if colours == 1 else Colour.RGB
+        return Header(width, height, colour, step, self.bundle.fingerprint, images=number)
 
 
 def as_picture(image: Picture | Image | NDArray[np.uint8]) -> Picture:
@@ -248,16 +241,13 @@ def as_picture(image: Picture | Image | NDArray[np.uint8]) -> Picture:
     return from_pillow(image)
 
 
-def _pack_alpha(alpha: NDArray[np.uint8]) -> bytes:
-    from vaecodec.images import pack_alpha
-
-    return pack_alpha(alpha)
+def _qualities(picture: Picture, mask: NDArray[np.uint8] | None) -> QualityMap | None:
+    return None if mask is None else map_of_mask(mask, *picture.pixels.shape[:2])
 
 
-def _read_alpha(png: bytes) -> NDArray[np.uint8]:
-    from vaecodec.images import read_alpha
-
-    return read_alpha(png)
+def _asked(search: Search | None, roi: NDArray[np.uint8] | None) -> dict[str, str]:
+    """Return what a file is to tell of, beside its target."""
+    return (search.settings() if search else {}) | ({} if roi is None else {"roi": ""})
 
 
 @lru_cache(maxsize=4)
@@ -269,11 +259,15 @@ def encode(
     image: Picture | Image | NDArray[np.uint8],
     quality: float | None = None,
     *,
+    target: Target | None = None,
+    search: Search | None = None,
+    roi: NDArray[np.uint8] | None = None,
     model: str | Path = DEFAULT_MODEL,
     provider: str = "auto",
 ) -> bytes:
     """Return a .vz file of an image: `Codec.encode` of the codec of `model`, kept for next time."""
-    return _codec(model, provider, None).encode(image, quality)
+    codec = _codec(model, provider, None)
+    return codec.encode(image, quality, target=target, search=search, roi=roi)
 
 
 def decode(data: bytes, *, models: str | Path | None = None, provider: str = "auto") -> Image:

@@ -13,6 +13,7 @@ from enum import IntEnum
 from zlib import crc32
 
 from vaecodec.errors import FormatError
+from vaecodec.settings import read_settings
 from vaecodec.varint import pack_varint, read_varint
 
 # Signature and version
@@ -87,8 +88,7 @@ def _chunks(data: bytes) -> Iterator[_Chunk]:
 def chunk_sizes(data: bytes) -> list[tuple[str, int]]:
     """Return (type, bytes in the file with framing) of each chunk of a .vz, in file order.
 
-    The sizes and the 8 bytes of signature and version add up to the file. Raises FormatError
-    for damage of the framing or of a payload; what payloads mean is for `unpack`.
+    With 8 bytes of signature and version they are the whole file. Raises FormatError for damage.
     """
     return [(chunk.kind, chunk.size) for chunk in _chunks(data)]
 
@@ -107,9 +107,10 @@ class Colour(IntEnum):
 class Header:
     """What a file says of itself; raises FormatError for what no file may say.
 
-    width, height: pixels, 1 to 65535, at most 400 million together. quality: 0 to 6400, in 1/64
-    of a step. model: the 8 bytes of the fingerprint of the model that wrote the file. tile: side
-    of the square tiles in units of 64 pixels, 1 to 32; an image no larger is one tile.
+    width, height: pixels of each image, 1 to 65535, at most 400 million in all. quality: 0 to
+    6400, in 1/64 of a step. model: the 8 bytes of the fingerprint of the model that wrote the file.
+    tile: side of the square tiles in units of 64 pixels, 1 to 32; an image no larger is one tile.
+    images: how many images of this size there are, 1 or more.
     """
 
     width: int
@@ -121,14 +122,15 @@ class Header:
     images: int = 1
 
     def __post_init__(self) -> None:
-        if self.images != 1:
-            raise FormatError(f"the file holds {self.images} images; this version reads 1")
+        if self.images < 1:
+            raise FormatError(f"the file holds {self.images} images; 1 or more were expected")
         for name, side in (("width", self.width), ("height", self.height)):
             if not 1 <= side <= MAX_SIDE:
                 raise FormatError(f"the {name} is {side}; 1 to {MAX_SIDE} pixels were expected")
-        if self.width * self.height > MAX_PIXELS:
+        if self.pixels > MAX_PIXELS:
+            what = "the image has" if self.images == 1 else f"{self.images} images have each"
             raise FormatError(
-                f"the image has {self.width} x {self.height} pixels, more than the limit of "
+                f"{what} {self.width} x {self.height} pixels, more than the limit of "
                 f"{MAX_PIXELS // 1_000_000} million"
             )
         if not 0 <= self.quality <= MAX_QUALITY:
@@ -137,6 +139,11 @@ class Header:
             raise FormatError(f"the fingerprint has {len(self.model)} bytes; 8 were expected")
         if not 1 <= self.tile <= MAX_TILE:
             raise FormatError(f"the tile size is {self.tile}; 1 to {MAX_TILE} was expected")
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of all images together."""
+        return self.width * self.height * self.images
 
     @property
     def tile_grid(self) -> tuple[int, int]:
@@ -177,10 +184,10 @@ def _read_header(payload: memoryview) -> Header:
     return Header(width, height, Colour(colour), quality, model, tile, images)
 
 
-# Metadata chunks 'i', 'e', 'x', alpha chunk 'A', tile chunks 'T'
+# Metadata 'i', 'e', 'x', settings 'm', alpha 'A', quality map 'Q', tiles 'T'
 
-_OPTIONAL = {"i": "icc", "e": "exif", "x": "xmp", "A": "alpha"}  # type -> field, in file order
-_ORDER = "HiexAT"  # each at most once, but 'T' as often as there are tiles
+_OPTIONAL = {"i": "icc", "e": "exif", "x": "xmp", "m": "made", "A": "alpha", "Q": "qualities"}
+_ORDER = "HiexmAQT"  # each at most once, but 'T' as often as there are tiles
 _MIN_TILE_CHUNK = 1 + 1 + 5 + 4  # type, size, checksum of symbols and escape length, CRC-32
 
 
@@ -190,7 +197,8 @@ class Container:
 
     tiles: payloads in raster order, as many as the header's grid has. alpha: an 8-bit greyscale
     PNG of the size of the image. icc: an ICC profile. exif: a TIFF block, without "Exif" before
-    it. xmp: UTF-8. All four None where the file has none.
+    it. xmp: UTF-8. made: what the encoder was asked for (`vaecodec.settings`). qualities: a quality
+    map (`vaecodec.roi`). None where there is none, all but `made` where there are several images.
     """
 
     header: Header
@@ -199,6 +207,8 @@ class Container:
     icc: bytes | None = None
     exif: bytes | None = None
     xmp: bytes | None = None
+    made: bytes | None = None
+    qualities: bytes | None = None
 
     def __post_init__(self) -> None:
         rows, columns = self.header.tile_grid
@@ -206,8 +216,15 @@ class Container:
             raise FormatError(
                 f"the file has {len(self.tiles)} tiles; its header tells of {rows} x {columns}"
             )
+        kept = [f for k, f in _OPTIONAL.items() if k != "m" and getattr(self, f) is not None]
+        if self.header.images > 1 and kept:
+            raise FormatError(
+                f"the file has {self.header.images} images and {kept[0]}, which belongs to one only"
+            )
         if self.alpha is not None:
             _check_alpha(self.header, self.alpha)
+        if self.made is not None:
+            read_settings(self.made)
 
 
 def _check_alpha(header: Header, png: bytes) -> None:
@@ -223,11 +240,9 @@ def pack(container: Container) -> bytes:
     """Return the file that `unpack` reads back as `container`; equal containers, equal bytes."""
     parts = [PREFIX, pack_chunk("H", _pack_header(container.header))]
     for kind, field in _OPTIONAL.items():
-        payload: bytes | None = getattr(container, field)
-        if payload is not None:
+        if (payload := getattr(container, field)) is not None:
             parts.append(pack_chunk(kind, payload))
-    parts += [pack_chunk("T", tile) for tile in container.tiles]
-    return b"".join(parts)
+    return b"".join([*parts, *(pack_chunk("T", tile) for tile in container.tiles)])
 
 
 def unpack(data: bytes) -> Container:

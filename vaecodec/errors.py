@@ -4,13 +4,24 @@
     ├── FormatError             a .vz file that is damaged, too new, or says what cannot be
     ├── ModelError              a bundle that is missing, unknown or damaged
     ├── ImageError              an input that is no image, of an unknown kind, or of a wrong size
+    ├── TargetError             a size or likeness that a file cannot be made to
     └── ProviderError           no ONNX Runtime installed, or CUDA asked for where it cannot work
+
+TargetWarning, a UserWarning, says the like of a target that is met as nearly as can be.
 
 Each message is one sentence or two, without a line break: what was found, what was expected, what
 to do. Wrong use of the Python API (a wrong dtype, say) raises ValueError or TypeError instead.
 """
 
-__all__ = ["FormatError", "ImageError", "ModelError", "ProviderError", "VaecodecError"]
+__all__ = [
+    "FormatError",
+    "ImageError",
+    "ModelError",
+    "ProviderError",
+    "TargetError",
+    "TargetWarning",
+    "VaecodecError",
+]
 
 
 class VaecodecError(Exception):
@@ -27,6 +38,14 @@ class ModelError(VaecodecError):
 
 class ImageError(VaecodecError):
     """An input is not an image, or its kind, size or metadata is not acceptable."""
+
+
+class TargetError(VaecodecError):
+    """A file of the size, or the likeness, that was asked for cannot be made of the image."""
+
+
+class TargetWarning(UserWarning):
+    """A target is met only as nearly as can be; `targets.Target.strict` makes that an error."""
 
 
 class ProviderError(VaecodecError):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vaecodec.errors import ImageError
 
-__all__ = ["FORMATS", "SUFFIXES", "format_of"]
+__all__ = ["DATASET", "FORMATS", "SUFFIXES", "format_of"]
 
 FORMATS = ("png", "jpg", "webp", "avif", "tiff")
 
@@ -14,12 +14,18 @@ SUFFIXES = {f".{name}": name for name in FORMATS} | {".jpeg": "jpg", ".tif": "ti
 """Suffixes of file names, in lower case -> the one of FORMATS that they name."""
 
 
+DATASET = "idx"
+"""The format of several images in a file, which `vaecodec.datasets` writes."""
+
+
 def format_of(path: Path) -> str:
-    """The one of FORMATS that the suffix of `path` names.
+    """The one of FORMATS that the suffix of `path` names; DATASET for .idx and .idx.gz.
 
     Raises:
         ImageError: it names none of them.
     """
+    if path.name.lower().endswith((".idx", ".idx.gz")):
+        return DATASET
     name = SUFFIXES.get(path.suffix.lower())
     if name is None:
         raise ImageError(

@@ -22,6 +22,9 @@ QUALITY_UNIT = QUALITY_MAX // 100
 MEAN_UNIT = 16
 """Means of latents are integers in 1/16 of a quantisation step."""
 
+Quality = int | npt.NDArray[np.int64]
+"""Of all positions of a tile, or of each of them, (h, w); in 1/64 of a step, 0..6400."""
+
 ROWS = 64
 """Rows of the scale table. Row 0 is certain: its symbols are zero and are not coded."""
 
@@ -47,25 +50,58 @@ def scales() -> npt.NDArray[np.float64]:
     return SCALE_MIN * np.exp(LOG_SCALE_STEP * np.arange(ROWS, dtype=np.float64))
 
 
-def level_position(quality: int, levels: int) -> tuple[int, int]:
+def level_position(quality: Any, levels: int) -> tuple[Any, Any]:
     """Return (level, remainder): `quality` lies remainder/6400 of the way to level + 1.
 
-    `quality` is in 1/64 of a step, 0..6400; `levels` is the number of rows in the quality tables.
+    `quality` is in 1/64 of a step, 0..6400, one or an array of them (`Quality`), and so are level
+    and remainder; `levels` is the number of rows in the quality tables.
     """
-    level, remainder = divmod(quality * (levels - 1), QUALITY_MAX)
-    return (level, remainder) if level < levels - 1 else (levels - 2, QUALITY_MAX)
+    position = quality * (levels - 1)
+    level = np.minimum(position // QUALITY_MAX, levels - 2)
+    return level, position - QUALITY_MAX * level
 
 
-def interpolate(table: npt.NDArray[np.int64], quality: int) -> npt.NDArray[np.int64]:
+def nearest_level(quality: int, levels: int) -> int:
+    """Return the level that `quality`, in 1/64 of a step, is nearest to; of two, the higher one.
+
+    For models that have no quality between two levels (docs/format.md, "Symbols of a data set").
+    """
+    return (quality * (levels - 1) + QUALITY_MAX // 2) // QUALITY_MAX
+
+
+def interpolate(table: npt.NDArray[np.int64], quality: Quality) -> npt.NDArray[np.int64]:
     """Return the row of an integer quality table at `quality`: int64 (levels, n) -> (n,).
 
-    Linear between levels, rounded half up, in integers.
+    Linear between levels, rounded half up, in integers. With a quality for each of (h, w)
+    positions it is (n, h, w).
     """
     level, remainder = level_position(quality, len(table))
-    low, high = table[level].astype(np.int64), table[level + 1].astype(np.int64)
+    columns = table.T.astype(np.int64)
+    low, high = columns[:, level], columns[:, level + 1]
     mixed = low * (QUALITY_MAX - remainder) + high * remainder
     rounded: npt.NDArray[np.int64] = (mixed + QUALITY_MAX // 2) // QUALITY_MAX
     return rounded
+
+
+def between_levels(table: npt.NDArray[np.float32], quality: Quality) -> npt.NDArray[np.float32]:
+    """Return gains (n, 1, 1) at a quality from a table (L, n): linear in the logarithm.
+
+    At a quality for each of (h, w) positions they are (n, h, w).
+    """
+    if isinstance(quality, np.ndarray):
+        steps, place = np.unique(quality, return_inverse=True)
+        columns = [between_levels(table, int(step)).reshape(-1) for step in steps]
+        return np.stack(columns, 1)[:, place.reshape(quality.shape)]
+    level, remainder = level_position(quality, len(table))
+    share = float(remainder) / QUALITY_MAX
+    gains = table[level] ** (1 - share) * table[level + 1] ** share
+    column: npt.NDArray[np.float32] = gains.astype(np.float32).reshape(-1, 1, 1)
+    return column
+
+
+def side_quality(quality: Quality) -> int:
+    """Return the quality that side information of a tile has: the best of its positions."""
+    return int(np.max(quality))
 
 
 def exponents(row8: Any) -> Any:

@@ -6,12 +6,6 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-# Limits, far from what a sensible model has; the memory that a picture takes grows with them.
-
-MAX_CHANNELS = 1024  # of latents, of side information, of features
-MAX_LEVELS = 64
-MAX_HALO = 32  # positions: 512 pixels
-
 # What a value may be
 
 
@@ -22,7 +16,8 @@ def is_plain_name(value: object) -> bool:
     return value.isprintable() and not set(value) & set("/\\:")
 
 
-def _is_whole(low: int, high: int) -> Callable[[Any], bool]:
+def is_whole(low: int, high: int) -> Callable[[Any], bool]:
+    """Return what tells whether a value is an integer from `low` to `high`."""
     return lambda value: type(value) is int and low <= value <= high  # True is no number
 
 
@@ -38,8 +33,9 @@ def _is_quality(value: Any) -> bool:
     return type(value) in (int, float) and 0 <= value <= 100
 
 
-def _is_step_count(value: Any) -> bool:
-    return type(value) is int and value in (1, 2, 4)
+def is_one_of(*values: int | str) -> Callable[[Any], bool]:
+    """Return what tells whether a value is one of `values`, and of its type."""
+    return lambda value: type(value) in (int, str) and value in values
 
 
 def _is_files(value: object) -> bool:
@@ -71,25 +67,19 @@ Entries = Mapping[str, tuple[Callable[[Any], bool], str]]
 
 VERSION: Entries = {
     "family": (is_plain_name, "a plain name"),
-    "format": (_is_whole(1, 9999), "a version"),
+    "format": (is_whole(1, 9999), "a version"),
 }
 """What says whether the rest can be understood."""
 
-NEEDED: Entries = {
+COMMON: Entries = {
     "name": (is_plain_name, "a plain name"),
     "fingerprint": (_is_hex(16), "16 hexadecimal digits"),
     "default_quality": (_is_quality, "0 to 100"),
-    "decoding.channels": (_is_whole(1, MAX_CHANNELS), f"1 to {MAX_CHANNELS}"),
-    "decoding.side": (_is_whole(1, MAX_CHANNELS), f"1 to {MAX_CHANNELS}"),
-    "decoding.steps": (_is_step_count, "1, 2 or 4"),
-    "decoding.levels": (_is_whole(2, MAX_LEVELS), f"2 to {MAX_LEVELS}"),
-    "halo.encoder": (_is_whole(0, MAX_HALO), f"0 to {MAX_HALO}"),
-    "halo.decoder": (_is_whole(0, MAX_HALO), f"0 to {MAX_HALO}"),
     "files": (_is_files, "plain file names, each with a SHA-256"),
     "cost": (_is_cost, "figures by name, or nothing"),
     "measured": (_is_measured, "a list of figures by name, each with its set, or nothing"),
 }
-"""What this version of bundles needs."""
+"""What every family needs; what each needs besides stands in `vaecodec.layouts`."""
 
 
 def check(manifest: object, entries: Entries) -> None:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["MS_SSIM_MIN_SIDE", "bd_rate", "bits_per_pixel", "ms_ssim", "psnr"]
+__all__ = ["MS_SSIM_MIN_SIDE", "bd_rate", "bits_per_pixel", "mean_squared_error", "ms_ssim", "psnr"]
 
 Pixels = NDArray[np.uint8]
 Plane = NDArray[np.float64]
@@ -37,14 +37,18 @@ def psnr(a: Pixels, b: Pixels) -> float:
     """Peak signal-to-noise ratio in dB over all samples; infinite where the images are equal.
 
     Args:
-        a, b: uint8 (H, W) or (H, W, C), of one shape.
+        a, b: uint8 (H, W) or (H, W, C), of one shape; or several images, (N, H, W, C).
 
     Raises:
         ValueError: not uint8, or the shapes differ.
     """
-    _check_pair(a, b)
-    squares = sum(_squared_error(a[y : y + BAND], b[y : y + BAND]) for y in range(0, len(a), BAND))
+    squares = _squares(a, b)
     return 10 * math.log10(PEAK**2 * a.size / squares) if squares else math.inf
+
+
+def mean_squared_error(a: Pixels, b: Pixels) -> float:
+    """Mean of the squared differences of all samples; arguments and errors as of `psnr`."""
+    return _squares(a, b) / a.size
 
 
 def ms_ssim(a: Pixels, b: Pixels) -> float:
@@ -108,6 +112,12 @@ def _check_pair(a: Pixels, b: Pixels) -> None:
         raise ValueError(f"expected two uint8 images, got {a.dtype} and {b.dtype}")
     if a.shape != b.shape or a.size == 0:
         raise ValueError(f"expected two images of one shape, got {a.shape} and {b.shape}")
+
+
+def _squares(a: Pixels, b: Pixels) -> float:
+    """Sum of squared differences, in bands."""
+    _check_pair(a, b)
+    return sum(_squared_error(a[y : y + BAND], b[y : y + BAND]) for y in range(0, len(a), BAND))
 
 
 def _squared_error(a: Pixels, b: Pixels) -> float:

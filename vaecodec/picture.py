@@ -46,12 +46,19 @@ class Picture:
         check_size(pixels.shape[1], pixels.shape[0])
 
 
-def check_size(width: int, height: int) -> None:
-    """Raise ImageError unless each side is 1 to 65535 pixels and the area at most 400 million."""
+def check_size(width: int, height: int, number: int = 1) -> None:
+    """Raise ImageError unless `number` images of a size are acceptable.
+
+    Each side has 1 to 65535 pixels, all images have at most 400 million, and there is one at least.
+    """
+    if number < 1:
+        raise ImageError("there is no image")
     if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
         raise ImageError(f"{width}x{height} pixels; each side has to be 1 to {MAX_SIDE}")
-    if width * height > MAX_PIXELS:
-        raise ImageError(f"{width}x{height} pixels; the limit is {MAX_PIXELS // 10**6} million")
+    if number * width * height > MAX_PIXELS:
+        what = "" if number == 1 else f"{number} images of "
+        limit = MAX_PIXELS // 10**6
+        raise ImageError(f"{what}{width}x{height} pixels; the limit is {limit} million")
 
 
 def from_array(samples: Samples) -> Picture:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -113,6 +114,10 @@ class Graph:
             where this process may use only some of them (taskset, Slurm): then one for each.
         level: what ONNX Runtime may rewrite in the graph: none, basic, extended or all. Integers,
             those of a prior, are the same at every level; real numbers differ in rounding.
+        weights: contents of the files that hold weights which the graph does not, by the names
+            that it gives them; no other file is ever read for it.
+        keeps_memory: hold what a call took for the next one. A graph that takes much of it, and
+            not only for its outputs, takes up to twice as much so.
 
     Attributes:
         inputs, outputs: names, in the order of the graph.
@@ -129,12 +134,18 @@ class Graph:
         provider: Device = "cpu",
         threads: int | None = None,
         level: str = "all",
+        *,
+        weights: Mapping[str, bytes] | None = None,
+        keeps_memory: bool = True,
     ) -> None:
         if provider not in get_args(Device):
             raise ValueError(f"a graph runs on cpu or cuda, not {provider!r}: call resolve() first")
         resolve(provider)
         runtime = _onnxruntime()
         options = _options(runtime, threads, level)
+        options.enable_cpu_mem_arena = keeps_memory
+        if weights:
+            _lend(options, weights)
         data = model if isinstance(model, bytes) else _read(model)
         self._name = "a graph of the model" if isinstance(model, bytes) else str(model)
         self._provider = provider
@@ -232,6 +243,18 @@ def _options(runtime: Any, threads: int | None, level: str) -> Any:
         "session.model_external_initializers_file_folder_path", os.devnull
     )
     return options
+
+
+def _lend(options: Any, weights: Mapping[str, bytes]) -> None:
+    """Let a session take weights from files in memory. Raises ProviderError where it cannot."""
+    try:
+        lend = options.add_external_initializers_from_files_in_memory
+    except AttributeError:
+        raise ProviderError(
+            f"this needs ONNX Runtime 1.24 or newer; {_onnxruntime().__version__} is installed: "
+            "upgrade it, or encode with --effort 0"
+        ) from None
+    lend(list(weights), list(weights.values()), [len(content) for content in weights.values()])
 
 
 def _default_threads() -> int:

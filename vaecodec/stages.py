@@ -3,6 +3,7 @@
     encoder     pixels -> latents, a network; entered once for each window of a picture
     side        latents -> side information, a network
     prior       latents known so far -> means and table rows; entered once for each tile
+    search      gradients of latents, a network; entered once for each step in each tile
     quantise    latents -> symbols, within prior
     entropy     symbols <-> bytes; within prior when decoding
     container   chunks, checksums, alpha

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from vaecodec.container import Header, tile_boxes
 from vaecodec.runtime import Graph
 from vaecodec.stages import Watch
 from vaecodec.windows import Window, windows2d
@@ -32,7 +33,7 @@ def analyse(
     y = np.empty((channels, height, width), np.float32)
     for rows, columns in windows2d(height, width, WINDOW // STRIDE, halo):
         with watch("encoder"):
-            (result,) = graph(pixels=_cut(pixels, rows, columns)[None])
+            (result,) = graph(pixels=cut(pixels, rows, columns)[None])
         y[:, rows.place, columns.place] = result[0, :, rows.inside, columns.inside]
     return y
 
@@ -48,23 +49,36 @@ def synthesise(graph: Graph, halo: int, y: NDArray[np.float32], watch: Watch) ->
         part = np.ascontiguousarray(y[:, rows.read, columns.read])
         with watch("decoder"):
             (result,) = graph(y=part[None])
-        inside = result[0, _scaled(rows.inside), _scaled(columns.inside)]
-        pixels[_scaled(rows.place), _scaled(columns.place)] = inside
+        inside = result[0, scaled(rows.inside), scaled(columns.inside)]
+        pixels[scaled(rows.place), scaled(columns.place)] = inside
     return pixels
 
 
-def _scaled(positions: slice) -> slice:
+def scaled(positions: slice) -> slice:
     """Return the pixels of a range of latent positions."""
     return slice(positions.start * STRIDE, positions.stop * STRIDE)
 
 
-def _cut(pixels: NDArray[np.uint8], rows: Window, columns: Window) -> NDArray[np.uint8]:
+def cut(pixels: NDArray[np.uint8], rows: Window, columns: Window) -> NDArray[np.uint8]:
     """Return the RGB pixels that a window reads, uint8 (16h, 16w, 3).
 
     Grey becomes RGB; beyond the right and lower border the last pixels are repeated.
     """
-    wanted = _scaled(rows.read), _scaled(columns.read)
+    wanted = scaled(rows.read), scaled(columns.read)
     part = pixels[wanted]
     missing = [(0, w.stop - w.start - have) for w, have in zip(wanted, part.shape[:2], strict=True)]
     part = np.pad(part, [*missing, (0, 0)], "edge")
     return np.ascontiguousarray(np.broadcast_to(part, (*part.shape[:2], 3)))
+
+
+def tile_slices(header: Header) -> list[tuple[slice, slice]]:
+    """Return (rows, columns) of latent positions of each tile, in the order of the file."""
+    return [
+        (slice(y0 // STRIDE, -(-y1 // STRIDE)), slice(x0 // STRIDE, -(-x1 // STRIDE)))
+        for x0, y0, x1, y1 in tile_boxes(header)
+    ]
+
+
+def positions(header: Header) -> tuple[int, int]:
+    """Return the latent positions (h, w) of an image."""
+    return -(-header.height // STRIDE), -(-header.width // STRIDE)

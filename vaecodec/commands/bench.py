@@ -65,27 +65,56 @@ def bench(
 
     Each image is encoded, decoded and checked before it is timed. Images are each FILE and those in
     each DIR; without any, three photographs that come with the package.
+
+    For a model of images of one size, each FILE or DIR is a data set, coded into one file: bits per
+    image and the negative ELBO, beside PNG, JPEG and WebP files of the same images.
     """
     if json_file is not None and json_file != files.STREAM:
         files.check_output(files.STREAM, json_file, force=force)
 
     from vaecodec.bench import Bench, photographs
-    from vaecodec.bundle import DEFAULT_MODEL
+    from vaecodec.bundle import DEFAULT_MODEL, find
     from vaecodec.commands import results
 
-    found = photographs(places)
-    measured = Bench(model or DEFAULT_MODEL, provider, threads, runs)
-    facts = results.facts(measured)
-    if process:
+    bundle = find(model or DEFAULT_MODEL)
+    one_size = bundle.image_shape is not None
+    found = list(places) if one_size else photographs(places)
+    measured = Bench(bundle, provider, threads, runs)
+    if one_size:
+        data, text = _data_sets(measured, found, quality, process)
+    elif process:
         from vaecodec import speed
 
         one = speed.measure(measured, found[0] if places else None, next(iter(quality), None))
-        facts, text = facts | results.speed_data(one), results.speed_text(one)
+        data, text = results.speed_data(one), results.speed_text(one)
     else:
         jobs = [(path, q) for path in found for q in quality or measured.qualities()]
         rows = _measure(measured, jobs, Console(quiet))
-        facts, text = facts | results.rows_data(rows), results.rows_text(rows)
-    _output(facts, results.facts_text(facts) + "\n\n" + text, json_file)
+        data, text = results.rows_data(rows), results.rows_text(rows)
+    facts = results.facts(measured)
+    _output(facts | data, results.facts_text(facts) + "\n\n" + text, json_file)
+
+
+def _data_sets(
+    measured: Bench, places: Sequence[Path], qualities: Sequence[float], process: bool
+) -> tuple[dict[str, Any], str]:
+    """Return what was measured on data sets, as JSON data and as text."""
+    from vaecodec import dataset_bench
+    from vaecodec.commands import dataset_results, inputs
+
+    name = measured.codec.bundle.name
+    if not places or process:
+        raise click.ClickException(
+            f"{name} takes images of one size: name a data set as FILE or DIR"
+            + (", and leave out --process" if process else "")
+        )
+    found = []
+    for place in places:
+        images = inputs.read(place, measured.codec.bundle).images
+        with files.named(place):
+            asked = qualities or measured.qualities()
+            found.append(dataset_bench.measure(measured, place.name, images, asked))
+    return dataset_results.data(found), dataset_results.text(found)
 
 
 def _measure(measured: Bench, jobs: Sequence[tuple[Path, float]], console: Console) -> list[Row]:

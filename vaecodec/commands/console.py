@@ -19,6 +19,9 @@ __all__ = ["LONG_WORK", "Console"]
 LONG_WORK = 4_000_000
 """Pixels from which on coding an image counts as long: seconds on a small machine."""
 
+STEP_WORK = 3
+"""What a step of a search takes, as a multiple of encoding without."""
+
 
 @dataclass(frozen=True)
 class Console:
@@ -46,32 +49,49 @@ class Console:
         return not self.quiet and sys.stderr.isatty()
 
     @contextmanager
-    def bar(self, label: str, width: int, height: int) -> Iterator[Watch]:
-        """Yield what `Codec` takes as `watch`; for a large image it draws a bar."""
+    def bar(
+        self, label: str, width: int, height: int, number: int = 1, steps: int = 0
+    ) -> Iterator[Watch]:
+        """Yield what `Codec` takes as `watch`; for long work it draws a bar.
+
+        number: of images. steps: of a search in each.
+        """
         from vaecodec.stages import unwatched
 
-        if width * height < LONG_WORK or not self.draws():
+        if number * width * height * (1 + STEP_WORK * steps) < LONG_WORK or not self.draws():
             yield unwatched
             return
-        length = _parts(width, height)
+        counted = ("encoder", "search") if steps else ("encoder", "prior", "decoder")
+        length = _parts(width, height, steps) if number == 1 else _batches(number)
         with click.progressbar(length=length, label=label, file=sys.stderr) as drawn:
 
             @contextmanager
             def watch(stage: str) -> Iterator[None]:
                 yield
-                if stage in ("encoder", "prior", "decoder"):  # once for each window or tile
+                if stage in counted:  # of each window, step, tile or batch
                     drawn.update(1)
 
             yield watch
 
 
-def _parts(width: int, height: int) -> int:
-    """Return how many windows and tiles an image is coded in, as far as the encoder's tiles go."""
+def _parts(width: int, height: int, steps: int) -> int:
+    """Return in how many parts an image is coded, as far as the encoder's tiles go.
+
+    They are windows and tiles, or windows and, in each tile, the steps of a search.
+    """
     from vaecodec.container import DEFAULT_TILE, TILE_UNIT
     from vaecodec.transforms import WINDOW
 
     sides = (WINDOW, DEFAULT_TILE * TILE_UNIT)
-    return sum(-(-width // side) * -(-height // side) for side in sides)
+    windows, tiles = (-(-width // side) * -(-height // side) for side in sides)
+    return windows + tiles * max(steps, 1)
+
+
+def _batches(number: int) -> int:
+    """Return how many batches a data set is coded in."""
+    from vaecodec.gaussian import BATCH
+
+    return -(-number // BATCH)
 
 
 def _why_not_cuda(codec: Codec, asked: str) -> str:

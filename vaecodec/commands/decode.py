@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 from pathlib import Path
@@ -12,10 +13,12 @@ import click
 
 from vaecodec.commands import files, options
 from vaecodec.commands.console import Console
-from vaecodec.formats import FORMATS, format_of
+from vaecodec.commands.inputs import describe
+from vaecodec.formats import DATASET, FORMATS, format_of
 
 if TYPE_CHECKING:
     from vaecodec.bundle import Bundle
+    from vaecodec.codec import Codec
 
 
 @click.command(short_help="Open a .vz file as an ordinary image.")
@@ -26,12 +29,12 @@ if TYPE_CHECKING:
     metavar="FILE",
     type=click.Path(path_type=Path),
     help="What to write, - for stdout. [default: FILE with the suffix .png, or .decoded.png where "
-    "that exists; - for stdin]",
+    "that exists, .idx for several images; - for stdin]",
 )
 @click.option(
     "--format",
-    type=click.Choice(FORMATS),
-    help="Its format. [default: by the suffix; png for stdout]",
+    type=click.Choice([*FORMATS, DATASET]),
+    help="Its format. [default: by the suffix; png for stdout, idx for several images]",
 )
 @options.force
 @options.where_to_look
@@ -55,33 +58,64 @@ def decode(
     """Open FILE, a .vz or - for stdin, as a PNG, JPEG, WebP, AVIF or TIFF image.
 
     PNG, WebP and TIFF hold what was decoded without loss. The model is the one that the file names.
+    A file of several images, a data set, becomes an idx file, gzipped where the output ends in .gz.
     """
     console = Console(quiet, verbose)
-    target = output or _default_output(file, format or "png", console)
-    if format is None:
-        format = "png" if target == files.STREAM else format_of(target)
-    files.check_output(file, target, force=force)
+    target = files.STREAM if output is None and file == files.STREAM else output
+    if target is not None:
+        if format is None and target != files.STREAM:
+            format = format_of(target)
+        files.check_output(file, target, force=force)
 
-    from vaecodec import container, images
+    from vaecodec import container
     from vaecodec.codec import Codec
 
     data = files.read(file)
-    start = perf_counter()
     with files.named(file):
         header = container.unpack(data).header
-        with console.bar("decoding", header.width, header.height) as watch:
-            codec = Codec(_bundle(header.model, model), provider, threads, watch=watch)
-            picture = codec.decode_picture(data)
+    kind = format or ("png" if header.images == 1 else DATASET)
+    _check_kind(file, kind, header.images)
+    if target is None:
+        target = _default_output(file, kind, console)
+        files.check_output(file, target, force=force)
+
+    start = perf_counter()
+    with (
+        files.named(file),
+        console.bar("decoding", header.width, header.height, header.images) as watch,
+    ):
+        codec = Codec(_bundle(header.model, model), provider, threads, watch=watch)
+        encoded = _decoded(codec, data, kind, strip)
     seconds = perf_counter() - start
 
-    encoded = io.BytesIO()
-    images.write(images.strip(picture) if strip else picture, encoded, format)
-    files.write(target, encoded.getvalue())
+    if kind == DATASET and target.suffix.lower() == ".gz":
+        encoded = gzip.compress(encoded, mtime=0)
+    files.write(target, encoded)
     console.say(
         f"{files.source_name(file)}: {len(data):,} bytes -> {files.target_name(target)}: "
-        f"{header.width}x{header.height}, {encoded.tell():,} bytes"
+        f"{describe(header.images, header.height, header.width)}, {len(encoded):,} bytes"
     )
-    console.work(codec, provider, header.width * header.height, seconds)
+    console.work(codec, provider, header.pixels, seconds)
+
+
+def _decoded(codec: Codec, data: bytes, format: str, strip: bool) -> bytes:
+    """Return an image file, or an idx file, of a .vz."""
+    from vaecodec import datasets, images
+
+    if format == DATASET:
+        return datasets.write_idx(codec.decode_images(data))
+    picture, encoded = codec.decode_picture(data), io.BytesIO()
+    images.write(images.strip(picture) if strip else picture, encoded, format)
+    return encoded.getvalue()
+
+
+def _check_kind(source: Path, format: str, number: int) -> None:
+    """Raise ClickException where a file of several images would become one."""
+    if number > 1 and format != DATASET:
+        raise click.ClickException(
+            f"{files.source_name(source)} holds {number:,} images, which {format} cannot; name an "
+            "output that ends in .idx or .idx.gz"
+        )
 
 
 def _default_output(source: Path, format: str, console: Console) -> Path:

@@ -11,7 +11,7 @@ from typing import BinaryIO, TextIO
 
 import click
 
-from vaecodec.errors import FormatError, ImageError
+from vaecodec.errors import FormatError, ImageError, TargetError
 
 __all__ = [
     "STREAM",
@@ -59,7 +59,7 @@ def named(source: Path) -> Iterator[None]:
     """Put the name of the input before what is wrong with it."""
     try:
         yield
-    except (FormatError, ImageError) as error:
+    except (FormatError, ImageError, TargetError) as error:
         raise type(error)(f"{source_name(source)}: {error}") from error
 
 

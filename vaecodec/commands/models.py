@@ -67,6 +67,7 @@ def _contents(bundle: Bundle) -> dict[str, Any]:
         "name": bundle.name,
         "fingerprint": bundle.fingerprint.hex(),
         "family": manifest["family"],
+        "image_shape": bundle.image_shape,
         "bytes": sum(file.stat().st_size for file in bundle.path.iterdir()),
         "default_quality": bundle.default_quality,
         "cost": manifest.get("cost", {}),
@@ -83,6 +84,7 @@ def _text(facts: dict[str, Any]) -> str:
         lines += [
             f"  fingerprint      {facts['fingerprint']}",
             f"  size             {facts['bytes'] / 1e6:.1f} MB",
+            f"  images           {_images(facts['image_shape'])}",
             f"  default quality  {facts['default_quality']:g}",
             f"  kMAC per pixel   {cost or 'not stated'}",
         ]
@@ -90,6 +92,13 @@ def _text(facts: dict[str, Any]) -> str:
     if measured := facts.get("measured"):
         lines += ["", *(f"  {line}" for line in _measured(measured).splitlines())]
     return "\n".join(lines)
+
+
+def _images(shape: tuple[int, int, int] | None) -> str:
+    if shape is None:
+        return "of any size"
+    height, width, colours = shape
+    return f"of {width}x{height} pixels, {'grey' if colours == 1 else 'colour'}"
 
 
 def _measured(points: list[dict[str, Any]]) -> str:

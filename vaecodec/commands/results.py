@@ -13,6 +13,7 @@ from vaecodec.machine import machine, versions
 
 if TYPE_CHECKING:
     from vaecodec.bench import Bench, Row
+    from vaecodec.dataset_bench import DatasetRow
     from vaecodec.speed import Speed
 
 HEADS = ("image", "quality", "kB", "bpp", "PSNR dB", "MS-SSIM")
@@ -73,7 +74,7 @@ def rows_text(rows: Sequence[Row]) -> str:
         for quality in sorted({row.quality for row in rows}):
             same = [row for row in rows if row.quality == quality]
             lines.append(_line(f"all {len(same)}", same))
-    return f"{table((*HEADS, *TIME_HEADS), lines)}\n\n{_stages(rows)}"
+    return f"{table((*HEADS, *TIME_HEADS), lines)}\n\n{stages(rows, 'image')}"
 
 
 def speed_data(speed: Speed) -> dict[str, Any]:
@@ -119,8 +120,8 @@ def _line(name: str, rows: Sequence[Row]) -> list[str]:
     return cells
 
 
-def _stages(rows: Sequence[Row]) -> str:
-    """Return a table of the mean milliseconds of each stage."""
+def stages(rows: Sequence[Row] | Sequence[DatasetRow], each: str) -> str:
+    """Return a table of the mean milliseconds of each stage; `each` row is one of what."""
     lines = [
         (
             label,
@@ -128,8 +129,9 @@ def _stages(rows: Sequence[Row]) -> str:
             _mean_ms([r.decode for r in rows], key),
         )
         for key, label in STAGES.items()
+        if any(key in row.encode or key in row.decode for row in rows)
     ]
-    return table(("stage, mean per image", "encode ms", "decode ms"), lines)
+    return table((f"stage, mean per {each}", "encode ms", "decode ms"), lines)
 
 
 def _mean_ms(seconds: Sequence[dict[str, float]], stage: str) -> str:
