@@ -54,7 +54,7 @@ def test_an_untrained_model_is_a_working_transform_codec(images, tmp_path):
     whole = recipe(model=Model(768, 4, 8, 8, 2, 3, (1, 1), (1, 1), 0.25, 0.5))
     trainer = Trainer(whole, [images], tmp_path)
     trainer.start()
-    pixels = trainer.crops.batch(8, torch.Generator().manual_seed(1))
+    pixels = trainer.task.crops.batch(8, torch.Generator().manual_seed(1))
     trainer.model.eval()
     with torch.no_grad():
         for quality, least in ((100.0, 38.5), (50.0, 28.0), (0.0, 21.0)):
@@ -63,7 +63,7 @@ def test_an_untrained_model_is_a_working_transform_codec(images, tmp_path):
 
 
 def test_few_coefficients_keep_most_of_a_photograph(trainer):
-    pixels = trainer.crops.batch(8, torch.Generator().manual_seed(1))
+    pixels = trainer.task.crops.batch(8, torch.Generator().manual_seed(1))
     trainer.model.eval()
     with torch.no_grad():
         output = trainer.model(pixels, torch.full((8,), 100.0))

@@ -12,7 +12,10 @@ from tests.training import RECIPE, ROOT, SAMPLES, photographs  # noqa: E402
 from train.__main__ import main  # noqa: E402
 from train.checkpoints import Weights  # noqa: E402
 
-COMMANDS = ("fit", "evaluate", "export", "exact", "stress", "strip", "curves")
+COMMANDS = (
+    *("fit", "evaluate", "export", "efforts", "gradients", "exact", "stress", "strip", "curves"),
+    *("plot", "reproduce"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +50,7 @@ def test_help_is_there(command, capsys):
     text = capsys.readouterr().out
     assert "usage: python -m train" in text
     for name in COMMANDS if not command else ():
-        assert f"\n    {name} " in text
+        assert f"\n    {name}" in text
 
 
 def test_wrong_usage_is_status_2(place, capsys):

@@ -20,7 +20,7 @@ def images(tmp_path_factory):
 def test_a_recipe_file_is_the_recipe(tmp_path):
     (tmp_path / "test.toml").write_text(RECIPE)
     assert recipes.load(str(tmp_path / "test.toml")) == recipe()
-    assert recipes.Recipe.from_dict(recipe().to_dict()) == recipe()
+    assert recipes.read(recipe().to_dict()) == recipe()
 
 
 @pytest.mark.parametrize(

@@ -30,15 +30,31 @@ def _parser() -> argparse.ArgumentParser:
         description="Train vaecodec's models: RECIPE -> weights -> bundle.\n\n"
         "  python -m train fit photo-1 IMAGES --out runs/photo-1 --minutes 60 --anneal 0.4\n"
         "  python -m train export runs/photo-1 --name photo-1 --choose IMAGES\n"
-        "  python -m train evaluate exported/photo-1 IMAGES",
-        epilog="IMAGES are folders, searched with their subfolders. MODEL is a bundle's name or "
-        "directory. Exit status: 0 done, 1 not done and why in one line on stderr, 2 wrong usage.",
+        "  python -m train evaluate exported/photo-1 IMAGES\n"
+        "  python -m train fit mnist-conv-2d MNIST --out runs/mnist-conv-2d",
+        epilog="IMAGES are folders, searched with their subfolders; for a gaussian recipe, the one "
+        "that holds the files it names. MODEL is a bundle's name or directory. Exit status: 0 "
+        "done, 1 not done and why in one line on stderr, 2 wrong usage.",
     )
     group = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
-    for add in (_fit, _evaluate, _export, _exact, _stress, _strip, _curves):
+    for add in (
+        _fit,
+        _evaluate,
+        _export,
+        _efforts,
+        _gradients,
+        _exact,
+        _stress,
+        _strip,
+        _curves,
+        _plot,
+        _reproduce,
+    ):
         add(group)
     return parser
 
+
+KINDS = ("reconstructions", "samples", "manifold", "codes", "traversal")
 
 _Group = argparse._SubParsersAction  # its only name
 
@@ -71,7 +87,10 @@ def _fit(group: _Group) -> None:
     p.add_argument("images", metavar="IMAGES", nargs="+", type=_folder)
     p.add_argument("--out", type=Path, required=True, help="folder of the run")
     p.add_argument(
-        "--minutes", type=float, default=60.0, help="train so long from now, decoding excluded"
+        "--minutes",
+        type=float,
+        default=60.0,
+        help="train so long from now, decoding excluded; a recipe with epochs goes by these",
     )
     p.add_argument(
         "--anneal",
@@ -100,6 +119,11 @@ def _fit(group: _Group) -> None:
         "--validate-every", type=float, default=15.0, help="minutes between measurements"
     )
     p.add_argument("--validate-images", type=int, default=5, help="how many images to measure")
+    p.add_argument(
+        "--patience",
+        type=_number,
+        help="stop after so many measurements without a better one, and keep the best",
+    )
     p.add_argument("--save-every", type=float, default=5.0, help="minutes between saved states")
 
 
@@ -113,9 +137,21 @@ def _evaluate(group: _Group) -> None:
     p.add_argument(
         "--against", action="append", help="a codec of --reference (measured_jpeg_pillow)"
     )
+    p.add_argument("--effort", type=int, help="of the encoder, 0 to 9; the model's default if not")
     p.add_argument("--ssimulacra2", action="store_true", help="also measure SSIMULACRA 2 (slow)")
     p.add_argument("--tsv", type=Path, help="write every image's row here")
     p.add_argument("--threads", type=int, help="threads of each network")
+
+
+def _efforts(group: _Group) -> None:
+    p = _command(group, commands.efforts, "efforts")
+    _model_and_images(p)
+    p.add_argument("--effort", type=int, action="append", help="may be repeated; 0, 2 and 9 if not")
+    p.add_argument(
+        "--quality", type=float, action="append", help="may be repeated; 15, 40, 65 and 90 if not"
+    )
+    p.add_argument("--reference", type=_file, help="JSON of published points, for BD-rates")
+    p.add_argument("--tsv", type=Path, required=True, help="rows; those it has are not done again")
 
 
 def _export(group: _Group) -> None:
@@ -130,6 +166,13 @@ def _export(group: _Group) -> None:
     )
     how.add_argument("--quality", type=float, help="default quality, instead of choosing one")
     p.add_argument("--target", type=float, default=80.0, help="SSIMULACRA 2 of the default quality")
+    p.add_argument(
+        "--measure",
+        type=_folder,
+        action="append",
+        default=[],
+        help="where the test set of a gaussian recipe is, to be measured for the manifest",
+    )
 
 
 def _exact(group: _Group) -> None:
@@ -139,6 +182,11 @@ def _exact(group: _Group) -> None:
         "--quality", type=float, action="append", help="may be repeated; 10, 50 and 90 if not"
     )
     p.add_argument("--count", type=int, default=10, help="at most so many images")
+
+
+def _gradients(group: _Group) -> None:
+    p = _command(group, commands.gradients, "gradients")
+    p.add_argument("model", metavar="MODEL")
 
 
 def _stress(group: _Group) -> None:
@@ -174,6 +222,53 @@ def _curves(group: _Group) -> None:
     p.add_argument("--title", default="Kodak, 24 images")
 
 
+def _plot(group: _Group) -> None:
+    p = _command(group, commands.plot, "plot")
+    p.add_argument("model", metavar="MODEL")
+    p.add_argument("kind", metavar="KIND", choices=KINDS, help=", ".join(KINDS))
+    p.add_argument(
+        "data",
+        metavar="DATA",
+        nargs="*",
+        type=Path,
+        help="idx file, zip or folder of images; reconstructions takes several",
+    )
+    p.add_argument("-o", dest="target", type=Path, required=True, help="PNG file to write")
+    p.add_argument("--rows", type=_number, help="of images; traversal: at most so many dimensions")
+    p.add_argument("--columns", type=_number, help="of images")
+    for axis in ("x", "y"):
+        p.add_argument(
+            f"--{axis}",
+            type=float,
+            nargs=2,
+            default=(-2.0, 2.0),
+            metavar=("LOW", "HIGH"),
+            help=f"manifold: latents along {axis}",
+        )
+    p.add_argument("--seed", type=int, default=0, help="of samples, and of crops of larger images")
+    p.add_argument("--count", type=_number, help="codes: the first so many images; all if not")
+    p.add_argument(
+        "--names", type=_names, default=[], help="codes: what labels are called, A,B,..."
+    )
+    p.add_argument("--index", type=int, default=0, help="traversal: which image")
+    p.add_argument("--threads", type=_number, help="threads of each network")
+
+
+def _reproduce(group: _Group) -> None:
+    p = _command(group, commands.reproduce, "reproduce")
+    p.add_argument("data_root", metavar="DATA_ROOT", type=_folder)
+    p.add_argument("--out", type=Path, required=True, help="folder of the runs and their results")
+    p.add_argument("--bundles", type=Path, default=Path("exported"), help="where bundles go")
+    p.add_argument("--docs", type=Path, default=Path("docs"), help="where the page goes")
+    p.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="RECIPE",
+        help="do this recipe alone, anew; may be repeated",
+    )
+
+
 def _model_and_images(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL")
     parser.add_argument("images", metavar="IMAGES", nargs="+", type=_folder)
@@ -189,6 +284,16 @@ def _file(text: str) -> Path:
     if not Path(text).is_file():
         raise argparse.ArgumentTypeError(f"{text} is not a file")
     return Path(text)
+
+
+def _number(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not positive")
+    return int(text)
+
+
+def _names(text: str) -> list[str]:
+    return text.split(",")
 
 
 def _share(text: str) -> float:

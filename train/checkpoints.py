@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from train.nets import PhotoCodec
-from train.recipes import Recipe
+from train.recipes import AnyRecipe, read
+from train.vae_nets import Vae
 
 FILE_LIMIT = 15_000_000
 """Largest size of one weights file in bytes."""
@@ -42,7 +43,7 @@ def load_state(folder: Path) -> dict[str, Any]:
 
 def save_weights(
     folder: Path,
-    recipe: Recipe,
+    recipe: AnyRecipe,
     weights: dict[str, Tensor],
     average: dict[str, Tensor],
     buffers: dict[str, Tensor],
@@ -94,7 +95,7 @@ class Weights:
             with np.load(file) as part:
                 arrays |= dict(part)
         meta = json.loads(arrays.pop("meta").tobytes())
-        self.recipe = Recipe.from_dict(meta["recipe"])
+        self.recipe = read(meta["recipe"])
         self.progress: dict[str, float] = meta["progress"]
         self._tensors = {k: torch.from_numpy(v).float() for k, v in arrays.items()}
 
@@ -103,7 +104,7 @@ class Weights:
         prefix = f"{kind}/"
         return {k.removeprefix(prefix): v for k, v in self._tensors.items() if k.startswith(prefix)}
 
-    def model(self, kind: str = "average") -> PhotoCodec:
+    def model(self, kind: str = "average") -> PhotoCodec | Vae:
         """Return the network with the averaged (or the plain, "weight") weights, to evaluate."""
         model = self.recipe.build()
         model.load_state_dict(self.part(kind) | self.part("buffer"))

@@ -21,15 +21,13 @@ def fit(options: Namespace) -> None:
     from train import recipes
     from train.loop import Trainer
     from train.schedule import Plan
-    from train.validation import Validation
 
     recipe = recipes.load(options.recipe)
     if options.batch:
         data = dataclasses.replace(recipe.data, batch=options.batch)
-        recipe = dataclasses.replace(recipe, data=data)
-    chosen = options.validate
-    validation = Validation(chosen, options.validate_images) if chosen else None
+        recipe = dataclasses.replace(recipe, data=data)  # type: ignore[arg-type] # of its family
     trainer = Trainer(recipe, options.images, options.out)
+    validation = trainer.task.validation(options.validate, options.validate_images)
     if options.resume:
         trainer.resume(options.resume)
     elif options.continue_:
@@ -42,8 +40,9 @@ def fit(options: Namespace) -> None:
         options.steps,
         options.save_every,
         options.validate_every,
+        patience=options.patience,
     )
-    trainer.fit(plan, validation)
+    trainer.fit(trainer.task.planned(plan), validation)
     trainer.close()
 
 
@@ -51,14 +50,23 @@ def evaluate(options: Namespace) -> None:
     """Measure MODEL on real files of IMAGES.
 
     Rate is the file's length, container included; PSNR is over all samples. Prints the means, the
-    BD-rate of every image against Pillow's JPEG, and with --reference that of the means.
+    BD-rate of every image against Pillow's JPEG, and with --reference that of the means. Of a
+    gaussian model, which is measured on the test set of its recipe: the negative ELBO and a file of
+    the whole set.
     """
     from train import evaluate as measuring
+    from train import vae_evaluate
     from vaecodec.codec import Codec
+    from vaecodec.search import Search
 
     codec = Codec(options.model, "cpu", options.threads)
+    if recipe := vae_evaluate.recipe_of(codec):
+        figures = vae_evaluate.measured(codec, recipe, options.images)
+        print("  ".join(f"{k} {v}" for k, v in figures.items()))
+        return
     qualities = options.quality or measuring.QUALITIES
-    rows = measuring.table(codec, options.images, qualities, options.ssimulacra2)
+    search = None if options.effort is None else Search(options.effort)
+    rows = measuring.table(codec, options.images, qualities, options.ssimulacra2, search)
     for mean in measuring.means(rows):
         print("  ".join(f"{k} {v:.4f}" for k, v in mean.items()))
     if len(qualities) > 3:
@@ -67,7 +75,7 @@ def evaluate(options: Namespace) -> None:
         print("  ".join(f"{name} {value:+.1f}" for name, value in each.items()))
         print(f"mean {sum(each.values()) / len(each):+.2f} %")
     if options.reference:
-        for name in options.against or ["measured_jpeg_pillow"]:
+        for name in options.against or [measuring.JPEG]:
             value = measuring.against(rows, options.reference, name)
             print(f"BD-rate of the means against {name}: {value:+.2f} %")
     if options.tsv:
@@ -79,7 +87,8 @@ def export(options: Namespace) -> None:
     """Write the averaged weights of RUN as the bundle OUT/NAME, after proving its claims.
 
     The default quality is the lowest whole one whose mean SSIMULACRA 2 on the --choose images is at
-    least --target. A bundle that exists is never overwritten.
+    least --target; of a gaussian model it is 50, where quantisation costs what sampling did. A
+    bundle that exists is never overwritten.
     """
     from train.release import release
 
@@ -91,8 +100,42 @@ def export(options: Namespace) -> None:
         options.target,
         options.quality,
         options.data,
+        options.measure,
     )
     print(f"wrote {folder}")
+
+
+def efforts(options: Namespace) -> None:
+    """Measure what each effort of MODEL's encoder does to files of IMAGES, and how long it takes.
+
+    Prints, for each effort, the BD-rate against effort 0 and against Pillow's JPEG, seconds an
+    image and the peak of memory so far (efforts are done in ascending order); and the images that
+    an effort leaves worse off than the one before it, by the cost that the search makes small.
+    """
+    from train import efforts as measuring
+
+    measuring.report(
+        options.model,
+        options.images,
+        options.effort or measuring.EFFORTS,
+        options.quality or measuring.QUALITIES,
+        options.tsv,
+        options.reference,
+    )
+
+
+def gradients(options: Namespace) -> None:
+    """Add to MODEL, a photo bundle, the graphs that its encoder searches with, anew.
+
+    They are no part of what files name: its fingerprint and all that decoding needs stay as they
+    are.
+    """
+    from train.export import add_search
+    from vaecodec.bundle import find
+
+    folder = find(options.model).path
+    add_search(folder)
+    print(f"wrote the gradients of {folder}")
 
 
 def exact(options: Namespace) -> int:
@@ -136,3 +179,32 @@ def curves(options: Namespace) -> None:
 
     names, label = options.codec, options.label
     draw(options.rows, options.reference, names, label, options.target, options.title)
+
+
+def plot(options: Namespace) -> None:
+    """Draw MODEL, of the gaussian family, as a PNG file of one KIND.
+
+    reconstructions: images of each DATA above what they decode to. samples: what latents drawn
+    from the prior decode to, as means and, for a Bernoulli model, as samples of the pixels.
+    manifold: what a grid of two-dimensional latents decodes to. codes: the codes of the images of
+    DATA, coloured by label; beyond two dimensions, their two principal axes. traversal: the code
+    of one image of DATA with each dimension in turn going from -3 to 3, those with the largest KL
+    divergence first. Images larger than the model's are cropped at random.
+    """
+    from train import plots, plotting
+
+    networks = plotting.Networks(options.model, options.threads)
+    plots.save(plotting.draw(networks, options.kind, options.data, options), options.target)
+    print(f"wrote {options.target}")
+
+
+def reproduce(options: Namespace) -> None:
+    """Train, export, draw and measure every system of the articles, and write the page about them.
+
+    DATA_ROOT has the folders mnist, fashion-mnist, cifar10 and textures. The result of each recipe
+    is kept in OUT: run again, this goes on where it was interrupted.
+    """
+    from train.reproduce import Places
+    from train.reproduce import reproduce as run
+
+    run(Places(options.data_root, options.out, options.bundles, options.docs), options.only)

@@ -16,6 +16,10 @@ from vaecodec.codec import Codec
 from vaecodec.images import read
 from vaecodec.metrics import bd_rate, bits_per_pixel, ms_ssim, psnr
 from vaecodec.picture import Picture, Samples, strip
+from vaecodec.search import Search
+
+JPEG = "measured_jpeg_pillow"
+"""The codec of a reference file that BD-rates are stated against, where no other is named."""
 
 QUALITIES = (0.0, 12.5, 25.0, 37.5, 50.0, 62.5, 75.0, 87.5, 100.0)
 
@@ -50,9 +54,16 @@ def ssimulacra2(original: Samples, decoded: Samples) -> float:
         return float(compute_ssimulacra2(*names))
 
 
-def measure(codec: Codec, name: str, picture: Picture, quality: float, perceptual: bool) -> Row:
+def measure(
+    codec: Codec,
+    name: str,
+    picture: Picture,
+    quality: float,
+    perceptual: bool,
+    search: Search | None = None,
+) -> Row:
     """Encode and decode one picture (metadata left out) and compare."""
-    data = codec.encode(strip(picture), quality)
+    data = codec.encode(strip(picture), quality, search=search)
     decoded = codec.decode_picture(data).pixels
     height, width, _ = picture.pixels.shape
     return Row(
@@ -71,14 +82,15 @@ def table(
     folders: Sequence[str | Path],
     qualities: Iterable[float] = QUALITIES,
     perceptual: bool = False,
+    search: Search | None = None,
 ) -> list[Row]:
-    """Measure every image of folders at every quality."""
+    """Measure every image of folders at every quality; search: None for the model's default."""
     files, wanted = _named(folders), list(qualities)
     rows = []
     with Progress("evaluating") as progress:
         for number, (name, file) in enumerate(files.items(), 1):
             picture = read(file)
-            rows += [measure(codec, name, picture, q, perceptual) for q in wanted]
+            rows += [measure(codec, name, picture, q, perceptual, search) for q in wanted]
             progress.update(number / len(files), f"{number} of {len(files)} images")
     return rows
 
@@ -109,13 +121,17 @@ def against(rows: Sequence[Row], reference: Path, codec: str) -> float:
 
     The file holds {"codecs": {NAME: {"bpp": [...], "psnr": [...]}}}, means over the same images.
     """
+    mean = means(rows)
+    return against_points([m["bpp"] for m in mean], [m["psnr"] for m in mean], reference, codec)
+
+
+def against_points(bpp: Sequence[float], db: Sequence[float], reference: Path, codec: str) -> float:
+    """Return the BD-rate (percent) of points against a codec of a reference file (`against`)."""
     codecs = json.loads(reference.read_text())["codecs"]
     if codec not in codecs:
         raise ValueError(f"{reference} has no codec {codec}; it has {', '.join(codecs)}")
-    points, mean = codecs[codec], means(rows)
-    return float(
-        bd_rate(points["bpp"], points["psnr"], [m["bpp"] for m in mean], [m["psnr"] for m in mean])
-    )
+    points = codecs[codec]
+    return float(bd_rate(points["bpp"], points["psnr"], bpp, db))
 
 
 def against_jpeg(rows: Sequence[Row], folders: Sequence[str | Path]) -> dict[str, float]:

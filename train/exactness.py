@@ -10,7 +10,7 @@ from train.data import image_files
 from train.parity import Int64Graph
 from train.progress import Progress, say
 from train.symbols import digest, prior_of
-from vaecodec.bundle import Bundle, decoding_files
+from vaecodec.bundle import Bundle
 from vaecodec.codec import Codec
 from vaecodec.errors import FormatError
 from vaecodec.images import read
@@ -28,9 +28,7 @@ LEVELS = ("none", "basic", "extended", "all")
 
 def priors(bundle: Bundle) -> Iterator[tuple[str, HyperPrior]]:
     """Yield the prior of a bundle in every way of running it, with a name of each."""
-    files = {
-        name: bundle.read(name) for name in decoding_files(bundle.manifest["decoding"]["steps"])
-    }
+    files = {name: bundle.read(name) for name in bundle.decoding_files}
 
     def graph(threads: int, level: str) -> Callable[[bytes], Graph]:
         return lambda model: Graph(model, "cpu", threads, level)

@@ -24,11 +24,14 @@ from train import exact, graphs, transforms
 from train.checkpoints import Weights
 from train.cost import costs
 from train.frequencies import gaussian_tables
+from train.gradients import search_files
 from train.nets import PhotoCodec, space_to_depth
 from train.parity import integer_symbols
 from train.prior import ACTIVATION_UNIT, Step
+from train.recipes import Model, Recipe
 from vaecodec import latents
-from vaecodec.bundle import FORMAT, MANIFEST, decoding_files, fingerprint
+from vaecodec.bundle import FORMAT, MANIFEST, fingerprint
+from vaecodec.layouts import LAYOUTS
 from vaecodec.runtime import Graph
 
 SIZE_LIMIT = 12_000_000
@@ -38,7 +41,8 @@ SIZE_LIMIT = 12_000_000
 _PER_BLOCK8, _PER_BLOCK16 = 0.5, 1.0
 
 
-def _npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+def npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Return the .npz file of named arrays."""
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type] # of names, all are arrays
     return buffer.getvalue()
@@ -69,8 +73,8 @@ def files_of(model: PhotoCodec) -> dict[str, bytes]:
         "hyper.onnx": graphs.hyper_graph(prior.decoder),
         "decoder.onnx": transforms.decoder_graph(model.decoder),
         "tables.bin": gaussian_tables().to_bytes(),
-        "quality.npz": _npz(quality_tables(model)),
-        "gains.npz": _npz(
+        "quality.npz": npz(quality_tables(model)),
+        "gains.npz": npz(
             {"gain": torch.exp(model.log_gain).numpy(), "z_gain": torch.exp(prior.z_gain).numpy()}
         ),
     }
@@ -94,7 +98,7 @@ def verify(
         raise ValueError("a second export gives other bytes")
     for name, content in files.items():
         if name.endswith(".onnx"):
-            _refuse_paths(name, content)
+            refuse_paths(name, content)
     _check_tables(files["quality.npz"])
     sums = {n: exact.prove(c) for n, c in files.items() if n.startswith(("hyper", "step"))}
     result: dict[str, Any] = {"largest_sum": max(sums.values())}
@@ -104,7 +108,7 @@ def verify(
 _PATH = re.compile(rb"[/\\][\w.-]+[/\\]|\.py\b|site-packages")
 
 
-def _refuse_paths(name: str, content: bytes) -> None:
+def refuse_paths(name: str, content: bytes) -> None:
     """Raise ValueError where anything but the weights of a graph looks like a path."""
     graph = onnx.load_from_string(content)
     for tensor in graph.graph.initializer:
@@ -186,12 +190,12 @@ def write(
     before anything is written, and FileExistsError where the folder exists.
     """
     refuse_existing(folder)
-    model = weights.model()
+    model, shape = cast(PhotoCodec, weights.model()), cast(Model, weights.recipe.model)
     files = files_of(model)
     claims = verify(model, files, crop)
-    shape = weights.recipe.model
+    loss = cast(Recipe, weights.recipe).loss
     decoding = {k: getattr(shape, k) for k in ("channels", "side", "steps", "levels")}
-    named = fingerprint(decoding, [files[n] for n in decoding_files(shape.steps)])
+    named = fingerprint(decoding, [files[n] for n in LAYOUTS["hyperprior"].files(decoding)])
     manifest = {
         "name": name,
         "family": "hyperprior",
@@ -201,14 +205,33 @@ def write(
         "halo": {"encoder": _halo(shape.encoder_blocks), "decoder": _halo(shape.decoder_blocks)},
         "cost": costs(files, shape),
         "claims": claims,
+        "search": {"lambda": [loss.lambda_min, loss.lambda_max]},
         "training": {"recipe": weights.recipe.to_dict(), **weights.progress},
-        "files": {n: hashlib.sha256(c).hexdigest() for n, c in sorted(files.items())},
         **card,
     }
-    files[MANIFEST] = manifest_bytes(manifest)
-    size = sum(map(len, files.values()))
+    save(folder, files | search_files(files), manifest)
+
+
+def add_search(folder: Path) -> None:
+    """Add to a photo bundle the graphs and figures of the encoder's search, anew."""
+    manifest = json.loads((folder / MANIFEST).read_text())
+    found = search_files({p.name: p.read_bytes() for p in sorted(folder.glob("*.onnx"))})
+    for name, content in found.items():
+        refuse_paths(name, content)
+        (folder / name).write_bytes(content)
+        manifest["files"][name] = hashlib.sha256(content).hexdigest()
+    loss = manifest["training"]["recipe"]["loss"]
+    manifest["search"] = {"lambda": [loss["lambda_min"], loss["lambda_max"]]}
+    (folder / MANIFEST).write_bytes(manifest_bytes(manifest))
+
+
+def save(folder: Path, files: Mapping[str, bytes], manifest: Mapping[str, Any]) -> None:
+    """Write a bundle into a new folder; ValueError where it is too large."""
+    hashes = {n: hashlib.sha256(c).hexdigest() for n, c in sorted(files.items())}
+    whole = {**files, MANIFEST: manifest_bytes({**manifest, "files": hashes})}
+    size = sum(map(len, whole.values()))
     if size > SIZE_LIMIT:
         raise ValueError(f"the bundle has {size} bytes; {SIZE_LIMIT} are allowed")
     folder.mkdir(parents=True)
-    for file, content in files.items():
+    for file, content in whole.items():
         (folder / file).write_bytes(content)

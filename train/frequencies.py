@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,13 +38,24 @@ def integer_row(masses: NDArray[np.float64]) -> NDArray[np.uint32]:
     return np.concatenate([[0], np.cumsum(frequencies)]).astype(np.uint32)
 
 
+def gaussian_row(scale: float, longest: int) -> tuple[int, NDArray[np.uint32]]:
+    """Return (smallest symbol, cumulative frequencies) of N(0, scale**2).
+
+    The row has at most `longest` symbols, an odd number, and none beyond TAIL.
+    """
+    count = 1
+    while count < longest // 2 and math.erfc((count + 0.5) / (scale * math.sqrt(2))) > TAIL:
+        count += 1
+    return -count, integer_row(gaussian_masses(scale, count))
+
+
 def gaussian_tables() -> FrequencyTables:
     """Return the tables of the 64 scales of `latents.scales`; row 0 is certain."""
-    lows, rows = [0], [np.array([0, TOTAL], np.uint32)]
-    for scale in latents.scales()[1:]:
-        count = 1
-        while count < LONGEST // 2 and math.erfc((count + 0.5) / (scale * math.sqrt(2))) > TAIL:
-            count += 1
-        lows.append(-count)
-        rows.append(integer_row(gaussian_masses(float(scale), count)))
-    return FrequencyTables(np.array(lows, np.int32), tuple(rows))
+    return tables_of([gaussian_row(float(scale), LONGEST) for scale in latents.scales()[1:]])
+
+
+def tables_of(rows: Sequence[tuple[int, NDArray[np.uint32]]]) -> FrequencyTables:
+    """Return the tables of rows 1, 2, ..., each (smallest symbol, cumulative frequencies)."""
+    certain = (0, np.array([0, TOTAL], np.uint32))
+    lows, cumulative = zip(certain, *rows, strict=True)
+    return FrequencyTables(np.array(lows, np.int32), cumulative)

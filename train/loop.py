@@ -6,8 +6,10 @@ sees the same crops and the same noise, and gives the same curve.
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +17,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from train import checkpoints, klt
-from train.data import Crops
-from train.nets import Output
-from train.optim import Average, optimisers, set_rate
+from train import checkpoints, pictures
+from train.families import Result, Validation, task_of
+from train.optim import Average, set_rate
 from train.progress import Progress, say, tensorboard
-from train.recipes import Recipe, differences
+from train.recipes import AnyRecipe, differences, read
 from train.schedule import Clock, Plan, stopping
-from train.validation import Validation
-
-LOG_EVERY = 20
-"""Steps between TensorBoard scalars: reading a loss waits for the device."""
-
-
-def loss_of(output: Output, lambdas: Tensor, middle: float) -> Tensor:
-    """Return bits per pixel + lambda * 255**2 * MSE, weighted by (lambda / middle)**-1/2.
-
-    The weight keeps either end of the range from dominating; mean over the batch.
-    """
-    pixels = output.blocks[0].numel() / 3
-    cost = output.bits / pixels + lambdas * 255**2 * output.squared_error
-    return ((lambdas / middle) ** -0.5 * cost).mean()
 
 
 def _device() -> torch.device:
@@ -49,44 +36,43 @@ def _device() -> torch.device:
     return torch.device("cuda")
 
 
+@dataclass(frozen=True)
+class Best:
+    """The weights of the best measurement so far: its number, its loss, and they."""
+
+    number: int
+    loss: float
+    values: dict[str, Tensor]
+
+
 class Trainer:
     """One run: the network, its optimisers and averages, and how far it has come.
 
     recipe: what is trained. images: folders of training images. out: the run's folder. Under
-    torchrun each process trains on crops of its own, and gradients are averaged.
+    torchrun each process trains on images of its own, and gradients are averaged.
     """
 
-    def __init__(self, recipe: Recipe, images: Sequence[str | Path], out: Path) -> None:
+    def __init__(self, recipe: AnyRecipe, images: Sequence[str | Path], out: Path) -> None:
         self.recipe, self.out = recipe, out
         self.device = _device()
         self.rank, self.world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         if self.world > 1 and not dist.is_initialized():
             dist.init_process_group("cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo")
-        data = recipe.data
-        self.crops = Crops(images, data.crop, data.scales, self.device, silent=self.rank > 0)
-        torch.manual_seed(recipe.seed)
-        self.model = recipe.build().to(self.device)
-        self.run: Callable[[Tensor, Tensor], Output] = self.model
-        if self.device.type == "cuda":
-            self.model.train_in_bf16()
-            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            self.run = torch.compile(self.model, dynamic=False)
-        self.optimisers = optimisers(self.model, recipe.optimiser)
+        self.task = task_of(recipe, images, self.device, self.rank, self.world)
+        self.model = self.task.model
+        self.optimisers = self.task.optimisers()
         self.average = Average(self.model, recipe.optimiser.average)
         self.step = self.pixels = self.warm = 0
         self.seconds = 0.0
+        self.measured, self.measured_at = 0, -1  # how often, and after which step
+        self.best: Best | None = None
+        self._losses = (torch.zeros((), device=self.device), 0)  # their sum and number
 
     # How a run begins: untrained, from a full state, or from weights alone.
 
     def start(self) -> None:
-        """Fill the network with the KLT of the training images."""
-        generator = torch.Generator().manual_seed(self.recipe.seed)
-        crops = self.crops.batch(96, generator).cpu()
-        levels = self.recipe.lambdas(torch.linspace(0, 100, self.recipe.model.levels))
-        model = self.recipe.build()
-        model.load_state_dict(self.model.state_dict())
-        klt.start(model, crops, levels, self.recipe.loss.first_step, self.recipe.model.whitening)
-        self.model.load_state_dict(model.state_dict())
+        """Fill the network as its family begins."""
+        self.task.start()
         if self.world > 1:  # machines differ in the last bit of an eigenvector
             for tensor in self.model.state_dict().values():
                 copy = tensor.contiguous()
@@ -101,7 +87,7 @@ class Trainer:
         a ValueError.
         """
         state = checkpoints.load_state(folder)
-        self._check_recipe(Recipe.from_dict(state["recipe"]), folder)
+        self._check_recipe(read(state["recipe"]), folder)
         self.model.load_state_dict(state["model"])
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             bases = [group["base"] for group in optimiser.param_groups]
@@ -112,6 +98,9 @@ class Trainer:
             value.copy_(state["average"][name])
         self.step, self.pixels, self.warm = state["step"], state["pixels"], state["warm"]
         self.seconds = state["seconds"]
+        self.measured, self.measured_at = state.get("measured", (0, -1))
+        if state.get("best"):
+            self.best = Best(**state["best"])
 
     def continue_from(self, folder: Path) -> None:
         """Go on from weights alone: the rates warm up again, then the curve is rejoined."""
@@ -124,8 +113,8 @@ class Trainer:
         self.step, self.pixels = int(weights.progress["steps"]), int(weights.progress["pixels"])
         self.seconds, self.warm = weights.progress["minutes"] * 60, self.step
 
-    def _check_recipe(self, found: Recipe, folder: Path) -> None:
-        if found.model != self.recipe.model:
+    def _check_recipe(self, found: AnyRecipe, folder: Path) -> None:
+        if found.model != self.recipe.model or type(found) is not type(self.recipe):
             changed = differences(found, self.recipe)
             raise ValueError(f"{folder} holds another network than the recipe's: {changed}")
         if found != self.recipe and self.rank == 0:
@@ -133,42 +122,37 @@ class Trainer:
 
     # One step.
 
-    def draw(self) -> tuple[Tensor, Tensor]:
-        """Return the step's crops, uint8 (N, S, S, 3), and their qualities, float32 (N,)."""
+    def draw(self) -> tuple[Tensor, ...]:
+        """Return what the step trains on, images first, uint8 (N, H, W, C)."""
         number = (self.recipe.seed * 1_000_003 + self.step) * 1009 + self.rank
         torch.manual_seed(number)
-        generator = torch.Generator().manual_seed(number)
-        crops = self.crops.batch(self.recipe.data.batch, generator)
-        quality = torch.rand(len(crops), generator=generator) * 100
-        return crops, quality.to(self.device, non_blocking=True)
+        return self.task.draw(self.step, torch.Generator().manual_seed(number))
 
-    def one_step(self, factor: float) -> tuple[Tensor, Output]:
+    def one_step(self, factor: float) -> tuple[Tensor, Any]:
         """Take one optimisation step at `factor` of the base rates; return (loss, output).
 
         Nothing in it waits for the device.
         """
-        crops, quality = self.draw()
-        lambdas = self.recipe.lambdas(quality)
-        middle = (self.recipe.loss.lambda_min * self.recipe.loss.lambda_max) ** 0.5
-        output = self.run(crops, quality)
-        loss = loss_of(output, lambdas, middle)
+        batch = self.draw()
+        loss, output = self.task.loss(batch, self.step)
         loss.backward()
         params = [p for p in self.model.parameters() if p.grad is not None]
         if self.world > 1:
             self._average_gradients(params)
-        norm = torch.nn.utils.clip_grad_norm_(params, self.recipe.optimiser.clip, foreach=True)
+        settings = self.recipe.optimiser
+        norm = torch.nn.utils.clip_grad_norm_(params, settings.clip or math.inf, foreach=True)
         # Gradients that are not finite count as zero, decided on the device without waiting for it.
         finite = torch.isfinite(norm)
         for p in params:
             p.grad.nan_to_num_(0.0, 0.0, 0.0).mul_(finite)
-        warm = min(1.0, (self.step - self.warm + 1) / self.recipe.optimiser.warmup)
-        set_rate(self.optimisers, factor * warm)
+        warm = min(1.0, (self.step - self.warm + 1) / settings.warmup)
+        set_rate(self.optimisers, factor * warm * self.task.rate(self.step))
         for optimiser in self.optimisers:
             optimiser.step()
             optimiser.zero_grad()
         self.average.update(self.model, self.step)
         self.step += 1
-        self.pixels += crops.shape[0] * crops.shape[1] * crops.shape[2] * self.world
+        self.pixels += math.prod(batch[0].shape[:3]) * self.world
         return loss.detach(), output
 
     def _average_gradients(self, params: Sequence[Tensor]) -> None:
@@ -189,74 +173,99 @@ class Trainer:
 
     # A run.
 
-    def fit(self, plan: Plan, validation: Validation | None = None) -> None:
-        """Train as `plan` says, saving to `out`; Ctrl-C ends the step, saves and ends the run."""
+    def fit(self, plan: Plan, validation: Validation | None = None) -> bool:
+        """Train as `plan` says, saving to `out`; return whether it came to its end.
+
+        Ctrl-C ends the step, saves and ends the run.
+        """
         main = self.rank == 0
         self.out.mkdir(parents=True, exist_ok=True)
         writer = tensorboard(self.out / "tensorboard") if main else None
         clock = Clock(plan, self.step)
         before = self.seconds
+        self.best = self.best if plan.patience else None
         self.model.train()
         with Progress("training", silent=not main) as progress, stopping() as stopped:
-            while (done := self._agreed(1.0 if stopped() else clock.done(self.step))) < 1:
+            while (done := self._agreed(1.0 if stopped() else self._done(clock))) < 1:
                 if clock.branches(done) and main:
                     self.save(self.out / "constant")
                 loss, output = self.one_step(clock.factor(done))
                 self.seconds = before + clock.seconds
-                if main and self.step % LOG_EVERY == 0:
+                self._losses = self._losses[0] + loss, self._losses[1] + 1
+                if main and self.step % self.task.log_every == 0:
                     self._log(writer, progress, done, loss, output)
                 if main and clock.due("save", plan.save_every):
                     self.save(self.out)
-                if main and validation and clock.due("validate", plan.validate_every):
-                    self.validate(validation, writer)
+                if main and validation and clock.measures(self.step):
+                    self.validate(validation, writer, plan.patience is not None)
         if main:
             self.save(self.out)
             say(f"{'stopped' if stopped() else 'done'} at step {self.step}: saved in {self.out}")
-        if main and validation:
+        if main and validation and self.measured_at < self.step:
             self.validate(validation, writer)
         if writer:
             writer.close()
+        return not stopped()
+
+    def _done(self, clock: Clock) -> float:
+        """Return the share of the plan that is done: all of it where patience is at its end."""
+        patience = clock.plan.patience
+        if patience and self.best and self.measured - self.best.number >= patience:
+            return 1.0
+        return clock.done(self.step)
 
     def close(self) -> None:
         """Leave the group of processes that torchrun made."""
         if self.world > 1:
             dist.destroy_process_group()
 
-    def _log(
-        self, writer: Any, progress: Progress, done: float, loss: Tensor, output: Output
-    ) -> None:
-        pixels = self.recipe.data.crop**2
-        numbers = {
-            "loss": loss.item(),
-            "bpp": (output.bits.mean() / pixels).item(),
-            "bpp of z": (output.coded.bits_z.mean() / pixels).item(),
-            "PSNR": (-10 * torch.log10(output.squared_error.detach())).mean().item(),
+    def _log(self, writer: Any, progress: Progress, done: float, loss: Tensor, output: Any) -> None:
+        numbers = {"loss": loss.item(), **self.task.numbers(output)}
+        text = ", ".join(f"{name} {value:.3f}" for name, value in numbers.items())
+        progress.update(done, f"step {self.step}, {self.pixels / 1e9:.3f} Gpixel, {text}")
+        if not writer:
+            return
+        numbers |= {
             "learning rate": self.optimisers[0].param_groups[0]["lr"],
             "Gpixel": self.pixels / 1e9,
             "Mpixel/s": self.pixels / 1e6 / max(self.seconds, 1e-9),
         }
-        text = "step {}, {Gpixel:.3f} Gpixel, loss {loss:.3f}, {bpp:.3f} bpp, {PSNR:.2f} dB"
-        progress.update(done, text.format(self.step, **numbers))
-        if writer:
-            for name, value in numbers.items():
-                writer.add_scalar(f"train/{name}", value, self.step)
+        for name, value in numbers.items():
+            writer.add_scalar(f"train/{name}", value, self.step)
 
-    def validate(self, validation: Validation, writer: Any = None) -> None:
-        """Measure the averaged weights on the validation images (estimated rates)."""
+    def validate(self, validation: Validation, writer: Any = None, keep: bool = False) -> None:
+        """Measure the averaged weights on the validation images; `keep` those of the best."""
         with self.average.swapped(self.model):
             result = validation.measure(self.model, self.device)
         self.model.train()
+        self.measured, self.measured_at = self.measured + 1, self.step
+        best = self.best.loss if self.best else math.nan
+        if keep and (result.loss < best or math.isnan(best)):
+            values = {name: value.clone() for name, value in self.average.values.items()}
+            self.best = Best(self.measured, result.loss, values)
+        loss = self._losses[0].item() / max(self._losses[1], 1)
+        self._losses = (torch.zeros_like(self._losses[0]), 0)
         head = f"{self.step} steps, {self.pixels / 1e9:.3f} Gpixel, {self.seconds / 60:.1f} min"
-        say(f"{head}: {result}")
+        say(f"{head}: training loss {loss:.3f}, {result}")
+        numbers = (self.step, self.pixels, round(self.seconds), *result.row(), round(loss, 4))
         with (self.out / "curve.tsv").open("a") as file:
-            print(self.step, self.pixels, round(self.seconds), *result.row(), sep="\t", file=file)
+            print(*numbers, sep="\t", file=file)
+        self._draw(validation, result, writer)
+
+    def _draw(self, validation: Validation, result: Result, writer: Any) -> None:
+        """Write the measurement's picture beside that of the originals."""
+        pictures.save(validation.original, self.out / "original.png")
+        pictures.save(result.picture, self.out / f"reconstruction-{self.measured:03}.png")
         if writer:
             for name, value in result.scalars().items():
                 writer.add_scalar(f"validation/{name}", value, self.step)
             writer.add_image("validation", result.picture, self.step, dataformats="HWC")
 
     def save(self, folder: Path) -> None:
-        """Write the full state and the weights in half precision."""
+        """Write the full state, and the weights in half precision with those to release.
+
+        These are the best where a plan with patience keeps them, else the averaged ones.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         state = {
             "recipe": self.recipe.to_dict(),
@@ -267,14 +276,22 @@ class Trainer:
             "pixels": self.pixels,
             "warm": self.warm,
             "seconds": self.seconds,
+            "measured": (self.measured, self.measured_at),
+            "best": vars(self.best) if self.best else None,
         }
         checkpoints.save_state(folder, state)
         progress = {"steps": self.step, "pixels": self.pixels, "minutes": self.seconds / 60}
+        if self.best:
+            progress |= {"measurement": self.best.number, "loss": self.best.loss}
+        released = Average(self.model, 0.0)
+        released.values = self.best.values if self.best else self.average.values
+        with released.swapped(self.model):
+            self.task.finish()
         checkpoints.save_weights(
             folder,
             self.recipe,
             dict(self.model.named_parameters()),
-            self.average.values,
+            released.values,
             dict(self.model.named_buffers()),
             progress,
         )

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 
 from train.nets import PhotoCodec
+from train.vae_recipe import VaeRecipe
 
 FOLDER = Path(__file__).parent / "recipes"
 
@@ -91,7 +92,7 @@ class Optimiser:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A whole training run; nothing outside it changes the result but the images and the time."""
+    """A run of the photo codec; nothing outside it changes the result but images and time."""
 
     name: str
     seed: int
@@ -115,37 +116,52 @@ class Recipe:
         """Return the recipe as plain data, as checkpoints and manifests keep it."""
         return dataclasses.asdict(self)
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Recipe:
-        """Return the recipe of plain data; ValueError for a missing or an unknown key."""
-        sections = {"model": Model, "loss": Loss, "data": Data, "optimiser": Optimiser}
-        values = dict(data)
-        try:
-            for key, kind in sections.items():
-                items = {k: tuple(v) if isinstance(v, list) else v for k, v in data[key].items()}
-                values[key] = kind(**items)
-            return cls(**values)
-        except KeyError as error:
-            raise ValueError(f"the recipe has no [{error.args[0]}]") from error
-        except TypeError as error:
-            raise ValueError(f"the recipe is wrong: {error}") from error
+
+AnyRecipe = Recipe | VaeRecipe
 
 
-def differences(old: Recipe, new: Recipe) -> str:
-    """Return what two recipes differ in, for people: "data.batch 6 -> 8, ..."."""
-    found = []
-    for section in fields(Recipe):
-        a, b = getattr(old, section.name), getattr(new, section.name)
-        if not is_dataclass(a):
-            found += [f"{section.name} {a} -> {b}"] if a != b else []
+def read(data: Mapping[str, Any]) -> AnyRecipe:
+    """Return the recipe of plain data; ValueError for a missing or an unknown key.
+
+    A recipe without a family is one of photographs.
+    """
+    return _made(VaeRecipe if data.get("family") == "gaussian" else Recipe, data)
+
+
+def _made(kind: type, data: Mapping[str, Any]) -> Any:
+    """Return a dataclass of plain data; those among its fields are tables in it."""
+    if not isinstance(data, Mapping):
+        raise ValueError(f"the recipe is wrong: {data!r} is no table")
+    hints, values = get_type_hints(kind), dict(data)
+    for f in fields(kind):
+        if not is_dataclass(hints[f.name]):
             continue
-        for f in fields(a):
-            x, y = getattr(a, f.name), getattr(b, f.name)
-            found += [f"{section.name}.{f.name} {x} -> {y}"] if x != y else []
-    return ", ".join(found)
+        if f.name in data:
+            values[f.name] = _made(hints[f.name], data[f.name])
+        elif f.default is MISSING:
+            raise ValueError(f"the recipe has no [{f.name}]")
+    try:
+        return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    except TypeError as error:
+        raise ValueError(f"the recipe is wrong: {error}") from error
 
 
-def load(name: str) -> Recipe:
+def differences(old: AnyRecipe, new: AnyRecipe) -> str:
+    """Return what two recipes differ in, for people: "data.batch 6 -> 8, ..."."""
+    a, b = _flat(old.to_dict()), _flat(new.to_dict())
+    keys = [k for k in a | b if a.get(k) != b.get(k)]
+    return ", ".join(f"{k} {a.get(k)} -> {b.get(k)}" for k in keys)
+
+
+def _flat(data: Mapping[str, Any], place: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in data.items():
+        inner = isinstance(value, Mapping)
+        found |= _flat(value, f"{place}{key}.") if inner else {f"{place}{key}": value}
+    return found
+
+
+def load(name: str) -> AnyRecipe:
     """Return the recipe `name`: a file under train/recipes without its suffix, or a path.
 
     Raises FileNotFoundError, and ValueError where it is no recipe.
@@ -154,4 +170,4 @@ def load(name: str) -> Recipe:
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.toml")))
         raise FileNotFoundError(f"no recipe {path}: give a path or one of {known}")
-    return Recipe.from_dict({"name": path.stem, **tomllib.loads(path.read_text("utf-8"))})
+    return read({"name": path.stem, **tomllib.loads(path.read_text("utf-8"))})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import vaecodec
-from train import evaluate, export
+from train import evaluate, export, vae_evaluate, vae_export
 from train.checkpoints import Weights
+from train.vae_recipe import VaeRecipe
 from vaecodec.bundle import MANIFEST
 from vaecodec.codec import Codec
 from vaecodec.images import read
@@ -41,11 +42,15 @@ def release(
     target: float,
     quality: float | None,
     data: str,
+    measure: Sequence[Path] = (),
 ) -> Path:
     """Write the bundle `out`/`name` of a run's averaged weights and return its folder.
 
     `quality` is the default quality; None chooses it on the `choose` folders, whose measured rates
-    then stand in the manifest. Raises FileExistsError and, where a claim fails, ValueError.
+    then stand in the manifest. What a gaussian model does to the test set of its recipe, below one
+    of the folders `measure`, stands in its manifest and on its card.
+
+    Raises FileExistsError and, where a claim fails or quality cannot be chosen, ValueError.
     """
     folder, draft = out / name, out / f".{name}.draft"
     export.refuse_existing(folder)
@@ -53,13 +58,34 @@ def release(
     card = {"data": data, "licence": LICENCE, "default_quality": quality or 0.0, "measured": []}
     shutil.rmtree(draft, ignore_errors=True)
     try:
-        export.write(weights, draft, name, claims_image(), card)
-        if quality is None:
-            _complete(draft, _chosen(Codec(draft, "cpu"), choose, target))
+        if isinstance(weights.recipe, VaeRecipe):
+            _write_gaussian(weights.recipe, weights, draft, name, card, measure)
+        else:
+            export.write(weights, draft, name, claims_image(), card)
+            if quality is None:
+                _complete(draft, _chosen(Codec(draft, "cpu"), choose, target))
         draft.rename(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return folder
+
+
+def _write_gaussian(
+    recipe: VaeRecipe,
+    weights: Weights,
+    draft: Path,
+    name: str,
+    card: Mapping[str, Any],
+    measure: Sequence[Path],
+) -> None:
+    if not card["default_quality"]:
+        raise ValueError("the quality of a gaussian model is not chosen; give --quality 50")
+    vae_export.write(weights, draft, name, card)
+    if measure:
+        found = vae_evaluate.measured(Codec(draft, "cpu", 1), recipe, measure)
+        _complete(draft, {"measured": [found]})
+    manifest = json.loads((draft / MANIFEST).read_text())
+    (draft / "README.md").write_text(vae_evaluate.card(manifest), "utf-8")
 
 
 def _chosen(codec: Codec, choose: Sequence[Path], target: float) -> dict[str, Any]:

@@ -22,6 +22,10 @@ class Plan:
     alone, so that a decay, too, can be stopped and resumed."""
     save_every: float = 5.0
     validate_every: float = 15.0
+    validate_steps: int | None = None
+    """Measure every so many steps (an epoch), not by time."""
+    patience: int | None = None
+    """Stop after so many measurements without a better one, and keep the weights of the best."""
 
 
 class Clock:
@@ -55,6 +59,12 @@ class Clock:
             return False
         self._branched = True
         return True
+
+    def measures(self, step: int) -> bool:
+        """Say whether to measure after `step` steps."""
+        if self.plan.validate_steps:
+            return step % self.plan.validate_steps == 0
+        return self.due("validate", self.plan.validate_every)
 
     def due(self, what: str, minutes: float) -> bool:
         """Say whether `minutes` have passed since this was last true for `what` (or the start)."""

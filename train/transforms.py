@@ -10,7 +10,7 @@ import copy
 import io
 import logging
 import warnings
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import onnx
@@ -46,7 +46,7 @@ class PlainBlock(nn.Module):
         return x + self.narrow(F.leaky_relu(self.widen(self.spatial(x)), 0.1))
 
 
-def _halved(module: nn.Module) -> nn.Module:
+def halved(module: nn.Module) -> nn.Module:
     """Round the large weights to half precision, as the graph will store them."""
     for p in module.parameters():
         if p.numel() >= SMALL:
@@ -66,7 +66,7 @@ def exported_encoder(encoder: Encoder) -> nn.Module:
     """Return the module that the encoder's graph computes: blocks of samples 0..255 -> y."""
     module = _plain(encoder)
     module.enter.weight.data /= 255
-    return _halved(module)
+    return halved(module)
 
 
 def exported_decoder(decoder: Decoder) -> nn.Module:
@@ -74,7 +74,7 @@ def exported_decoder(decoder: Decoder) -> nn.Module:
     module = _plain(decoder)
     module.leave.weight.data *= 255
     module.leave.bias.data *= 255
-    return _halved(module)
+    return halved(module)
 
 
 class ExportedSide(nn.Module):
@@ -82,18 +82,33 @@ class ExportedSide(nn.Module):
 
     def __init__(self, prior: Prior) -> None:
         super().__init__()
-        self.encoder = _halved(copy.deepcopy(prior.encoder).float().eval())
+        self.encoder = halved(copy.deepcopy(prior.encoder).float().eval())
 
     def forward(self, y: Tensor) -> Tensor:
         return self.encoder(signed_logarithm(y))
 
 
 def _core(module: nn.Module, channels: int, name: str, even: bool) -> onnx.GraphProto:
-    """Return torch's export of a module (1, C, h, w) -> (1, C', h', w'), stripped of metadata."""
+    """Return torch's export of a module (1, C, h, w) -> (1, C', h', w')."""
     example = torch.zeros(1, channels, 32, 48)
     height, width = torch.export.Dim("h", min=2), torch.export.Dim("w", min=2)
     factor = 2 if even else 1
     shapes = {2: factor * height, 3: factor * width}
+    return traced(module, example, shapes, "x", ["out"], name)
+
+
+def traced(
+    module: nn.Module,
+    example: Tensor,
+    shapes: dict[int, Any],
+    source: str,
+    targets: list[str],
+    name: str,
+) -> onnx.GraphProto:
+    """Return torch's export of a module of one input, stripped of metadata.
+
+    shapes: the dynamic axes of the input, torch.export.Dim by axis.
+    """
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -103,8 +118,8 @@ def _core(module: nn.Module, channels: int, name: str, even: bool) -> onnx.Graph
             dynamo=True,
             dynamic_shapes=(shapes,),
             opset_version=20,
-            input_names=["x"],
-            output_names=["out"],
+            input_names=[source],
+            output_names=targets,
             verbose=False,
         )
     buffer = io.BytesIO()
@@ -124,7 +139,7 @@ def _bare(node: onnx.NodeProto) -> onnx.NodeProto:
     return node
 
 
-def _halve(graph: onnx.GraphProto) -> None:
+def halve(graph: onnx.GraphProto) -> None:
     """Store large constants in half precision, widened by a Cast when the graph is loaded."""
     for tensor in list(graph.initializer):
         array = numpy_helper.to_array(tensor)
@@ -188,7 +203,7 @@ def encoder_graph(encoder: Encoder) -> bytes:
         helper.make_node("Reshape", ["channels", planes], ["bytes"]),
         helper.make_node("Cast", ["bytes"], ["x"], to=TensorProto.FLOAT),
     ]
-    _halve(graph)
+    halve(graph)
     pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, [1, "height", "width", 3])
     return _assemble(graph, front, [], pixels, _renamed(graph, "y"))
 
@@ -210,7 +225,7 @@ def decoder_graph(decoder: Decoder) -> bytes:
         helper.make_node("Transpose", ["blocked"], ["lines"], perm=[0, 2, 1, 3]),
         helper.make_node("Reshape", ["lines", whole], ["pixels"]),
     ]
-    _halve(graph)
+    halve(graph)
     y = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, decoder.up.in_channels, "h", "w"])
     pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, [1, "height", "width", 3])
     return _assemble(graph, [], back, _rename_input(graph, y, "y"), pixels)
@@ -219,7 +234,7 @@ def decoder_graph(decoder: Decoder) -> bytes:
 def side_graph(prior: Prior) -> bytes:
     """Return the graph y, float32 (1, C, h, w) times gain -> z, float32 (1, Z, h/4, w/4)."""
     graph = _core(ExportedSide(prior), prior.channels, "side", even=False)
-    _halve(graph)
+    halve(graph)
     y = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, prior.channels, "h", "w"])
     return _assemble(graph, [], [], _rename_input(graph, y, "y"), _renamed(graph, "z"))
 

@@ -39,6 +39,11 @@ class Result:
     picture: np.ndarray
     """uint8 (H, W, 3): the first image at the lowest, a middle and the highest quality."""
 
+    @property
+    def loss(self) -> float:
+        """What early stopping goes by."""
+        return self.bd_rate
+
     def __str__(self) -> str:
         points = " ".join(f"{b:.3f}/{p:.2f}" for b, p in zip(self.bpp, self.psnr, strict=True))
         return f"BD-rate {self.bd_rate:+.2f} % against JPEG ({points})"
@@ -80,6 +85,7 @@ class Validation:
         points = np.array([[jpeg(i, q) for q in JPEG_QUALITIES] for i in images])
         self.jpeg_bpp, self.jpeg_psnr = points.mean(0).T
         self.images = [torch.from_numpy(i) for i in images]
+        self.original = images[0]
 
     @torch.no_grad()
     def measure(self, model: PhotoCodec, device: torch.device) -> Result:

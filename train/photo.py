@@ -1,0 +1,95 @@
+"""Training the photo codec: crops at random qualities, rate and distortion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from train import klt
+from train.data import Crops
+from train.nets import Output, PhotoCodec
+from train.optim import optimisers
+from train.recipes import Recipe
+from train.schedule import Plan
+from train.validation import Validation
+
+Batch = tuple[Tensor, Tensor]
+"""Crops, uint8 (N, S, S, 3), and their qualities, float32 (N,)."""
+
+
+def loss_of(output: Output, lambdas: Tensor, middle: float) -> Tensor:
+    """Return bits per pixel + lambda * 255**2 * MSE, weighted by (lambda / middle)**-1/2.
+
+    The weight keeps either end of the range from dominating; mean over the batch.
+    """
+    pixels = output.blocks[0].numel() / 3
+    cost = output.bits / pixels + lambdas * 255**2 * output.squared_error
+    return ((lambdas / middle) ** -0.5 * cost).mean()
+
+
+class PhotoTask:
+    """Training of a photo codec on folders of images; see `train.loop.Task`."""
+
+    log_every = 20
+
+    def __init__(
+        self, recipe: Recipe, images: Sequence[str | Path], device: torch.device, rank: int
+    ) -> None:
+        self.recipe, self.device = recipe, device
+        data = recipe.data
+        self.crops = Crops(images, data.crop, data.scales, device, silent=rank > 0)
+        torch.manual_seed(recipe.seed)
+        self.model: PhotoCodec = recipe.build().to(device)
+        self.run: Callable[[Tensor, Tensor], Output] = self.model
+        if device.type == "cuda":
+            self.model.train_in_bf16()
+            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.run = torch.compile(self.model, dynamic=False)
+
+    def optimisers(self) -> list[torch.optim.Optimizer]:
+        return optimisers(self.model, self.recipe.optimiser)
+
+    def planned(self, plan: Plan) -> Plan:
+        return plan
+
+    def validation(self, folders: Sequence[str | Path], count: int) -> Validation | None:
+        """Return `count` images of folders to measure; None without folders."""
+        return Validation(folders, count) if folders else None
+
+    def start(self) -> None:
+        """Fill the network with the KLT of the training images."""
+        generator = torch.Generator().manual_seed(self.recipe.seed)
+        crops = self.crops.batch(96, generator).cpu()
+        levels = self.recipe.lambdas(torch.linspace(0, 100, self.recipe.model.levels))
+        model = self.recipe.build()
+        model.load_state_dict(self.model.state_dict())
+        klt.start(model, crops, levels, self.recipe.loss.first_step, self.recipe.model.whitening)
+        self.model.load_state_dict(model.state_dict())
+
+    def draw(self, _step: int, generator: torch.Generator) -> Batch:
+        crops = self.crops.batch(self.recipe.data.batch, generator)
+        quality = torch.rand(len(crops), generator=generator) * 100
+        return crops, quality.to(self.device, non_blocking=True)
+
+    def loss(self, batch: Batch, _step: int) -> tuple[Tensor, Output]:
+        crops, quality = batch
+        middle = (self.recipe.loss.lambda_min * self.recipe.loss.lambda_max) ** 0.5
+        output = self.run(crops, quality)
+        return loss_of(output, self.recipe.lambdas(quality), middle), output
+
+    def rate(self, _step: int) -> float:
+        return 1.0
+
+    def numbers(self, output: Output) -> dict[str, float]:
+        pixels = self.recipe.data.crop**2
+        return {
+            "bpp": (output.bits.mean() / pixels).item(),
+            "bpp of z": (output.coded.bits_z.mean() / pixels).item(),
+            "PSNR": (-10 * torch.log10(output.squared_error.detach())).mean().item(),
+        }
+
+    def finish(self) -> None:
+        """Nothing is learned from the training images besides the weights."""
