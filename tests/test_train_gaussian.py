@@ -128,7 +128,7 @@ def test_dense_and_convolutional_networks_differ_in_two_lines():
         ('kind = "bernoulli"', 'kind = "poisson"', "likelihood is poisson"),
         ("[data]", "[datum]", r"no \[data\]"),
         ("[data]", '[loss]\nl2_part = "middle"\n[data]', "l2_part is middle"),
-        ("epochs = 30", "epoch = 30", "epoch"),
+        ("epochs = 20", "epoch = 20", "epoch"),
         ('{ kind = "bernoulli" }', "3", "no table"),
     ],
 )
