@@ -251,3 +251,9 @@ def test_models_lists_a_model_of_one_size(model):
 def test_verbose_says_what_did_the_work(idx, options):
     assert "model patterns (" in runs("encode", idx, "-v", *options).stderr
     assert run("encode", idx, "--quiet", "--force", *options).stderr == ""
+
+
+def test_models_are_listed_with_the_quality_that_was_measured():
+    said = runs("models").stdout
+    section = said.split("mnist-conv-2d  ")[1].split("\n\n")[1]
+    assert section.splitlines()[1].split()[1] == "50"

@@ -144,7 +144,8 @@ class _Image:
 
         def cost(latents: Real) -> Cost:
             steps, quantised = self.model.quantised(latents, quality)
-            (pixels,) = decoder(y=decoded(quantised))
+            with self.model.watch("decoder"):
+                (pixels,) = decoder(y=decoded(quantised))
             return Cost(self._bits(steps), float((_errors(pixels[0], target) * weight).sum()))
 
         def slope(latents: Real) -> Real:

@@ -90,7 +90,10 @@ def _text(facts: dict[str, Any]) -> str:
         ]
     lines.append(f"  files            {facts['problem'] or 'verified'}")
     if measured := facts.get("measured"):
-        lines += ["", *(f"  {line}" for line in _measured(measured).splitlines())]
+        lines += [
+            "",
+            *(f"  {line}" for line in _measured(measured, facts["default_quality"]).splitlines()),
+        ]
     return "\n".join(lines)
 
 
@@ -101,12 +104,12 @@ def _images(shape: tuple[int, int, int] | None) -> str:
     return f"of {width}x{height} pixels, {'grey' if colours == 1 else 'colour'}"
 
 
-def _measured(points: list[dict[str, Any]]) -> str:
+def _measured(points: list[dict[str, Any]], default: float) -> str:
     shown = {key: value for key, value in MEASURES.items() if any(key in p for p in points)}
     rows = [
         (
             str(point.get("set", "")),
-            f"{point.get('quality', 0):g}",
+            f"{point.get('quality', default):g}",
             *(format(point[key], how) if key in point else "" for key, (_, how) in shown.items()),
         )
         for point in points

@@ -23,6 +23,7 @@ STAGES = {
     "container": "container",
     "encoder": "encoder network",
     "side": "side network",
+    "search": "search",
     "prior": "prior",
     "quantise": "quantise",
     "entropy": "entropy coding",
