@@ -3,8 +3,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from train.gradients import Tape, search_files
+from train import gradients
+from train.gradients import search_files
 from train.graphs import serialise
+from train.tape import Tape
 from vaecodec.bundle import find
 from vaecodec.runtime import Graph
 
@@ -69,6 +71,15 @@ def test_the_gradient_of_each_operator_is_its_slope(case):
     assert float((gradient * towards).sum()) == pytest.approx(slope, rel=2e-2, abs=2e-2)
 
 
+@pytest.mark.parametrize("alpha", [0.0, -0.1, 1.5])
+def test_a_slope_that_output_signs_do_not_tell_is_refused(alpha):
+    leaky = helper.make_node("LeakyRelu", ["x"], ["out"], alpha=alpha)
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4, 6, 5])
+    tape = Tape(helper.make_graph([leaky], "case", [x], [], []))
+    with pytest.raises(ValueError, match="a slope of"):
+        tape.backward({"out": "d_out"})
+
+
 def test_rounding_passes_gradients():
     floor = helper.make_node("Floor", ["x"], ["out"])
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4, 6, 5])
@@ -111,24 +122,38 @@ def test_gradients_store_no_weights_that_their_bundle_has(files):
 def test_the_decoder_gradient_is_the_slope_of_its_squared_error(files):
     weights = {"decoder.onnx": files["decoder.onnx"]}
     graph = Graph(files["decoder_gradient.onnx"], weights=weights)
+    blocks = Graph(blocks_of(files["decoder.onnx"]))
     y = real(1, 320, 4, 6) / 10
     pixels = RANDOM.integers(0, 256, (1, 64, 96, 3), np.uint8)
     weight = RANDOM.random((1, 1, 8, 12)).astype(np.float32)
     towards = real(1, 320, 4, 6)
+    wanted = pixels.reshape(8, 8, 12, 24).transpose(1, 3, 0, 2).reshape(1, 192, 8, 12)
 
     def error(y):
-        return graph(y=y, pixels=pixels, weight=weight)[0]
+        (out,) = blocks(y=y)
+        return ((out.astype(np.float64) - wanted) ** 2 * weight).sum()
 
     step = np.float32(1e-4)  # the decoder bends
-    change = (error(y + step * towards) - error(y - step * towards)).astype(np.float64)
     _, d_y = graph(y=y, pixels=pixels, weight=weight)
-    slope = float((change * weight).sum()) / (2 * step)
+    slope = float(error(y + step * towards) - error(y - step * towards)) / (2 * step)
     assert float((d_y * towards).sum()) == pytest.approx(slope, rel=5e-2)
 
 
-def test_the_decoder_gradient_sees_the_pixels_of_the_decoder(files):
+def blocks_of(decoder):
+    """The part of a decoder before samples become bytes, as a graph."""
+    part = gradients._upto(onnx.load_from_string(decoder).graph, "out")
+    out = helper.make_tensor_value_info("out", TensorProto.FLOAT, [1, 192, "a", "b"])
+    return serialise(helper.make_graph(part.node, "blocks", part.input, [out], part.initializer))
+
+
+def test_the_decoder_gradient_knows_the_error_of_the_bytes_that_are_decoded(files):
     graph = Graph(files["decoder_gradient.onnx"], weights={"decoder.onnx": files["decoder.onnx"]})
-    y = np.zeros((1, 320, 2, 2), np.float32)
+    y = real(1, 320, 2, 3)
     (decoded,) = Graph(files["decoder.onnx"])(y=y)
-    error, _ = graph(y=y, pixels=decoded, weight=np.ones((1, 1, 4, 4), np.float32))
-    assert error.max() <= 192 * 0.25  # what rounding to bytes leaves
+    pixels = RANDOM.integers(0, 256, decoded.shape, np.uint8)
+    error, _ = graph(y=y, pixels=pixels, weight=np.ones((1, 1, 4, 6), np.float32))
+    squares = (decoded.astype(np.float32) - pixels) ** 2
+    expected = squares.reshape(4, 8, 6, 8, 3).sum((1, 3, 4))
+    np.testing.assert_allclose(error[0, 0], expected, rtol=2e-3)  # a byte may be off by one
+    error, _ = graph(y=y, pixels=decoded, weight=np.ones((1, 1, 4, 6), np.float32))
+    assert error.max() <= 3

@@ -40,17 +40,31 @@ def test_escapes_cost_what_their_code_takes(tables, lengths, symbol):
     assert float(found[0]) == pytest.approx(expected, abs=1e-4)
 
 
-def test_between_symbols_lengths_are_linear(lengths):
-    rows = np.array([20, 20, 20], np.uint8)
-    bits, slope = lengths.between(rows, np.array([1.0, 1.25, 2.0], np.float32))
-    ends = lengths.bits(rows[:2], np.array([1, 2]))
-    assert bits.dtype == slope.dtype == np.float32
-    np.testing.assert_allclose(bits, [ends[0], ends[0] + (ends[1] - ends[0]) / 4, ends[1]], 1e-5)
-    np.testing.assert_allclose(slope[:2], ends[1] - ends[0], 1e-5)
+@pytest.mark.parametrize("row", [1, 20, 63])
+def test_what_is_around_a_symbol_is_what_its_neighbours_cost(lengths, row):
+    symbols = np.array([-400, -3, 0, 1, 40])
+    rows = np.full(len(symbols), row, np.uint8)
+    below = np.zeros(len(symbols), np.bool_)
+    found, under = lengths.around(rows, symbols, below), lengths.around(rows, symbols, ~below)
+    bits = lengths.bits(rows, symbols)
+    np.testing.assert_array_equal(found.bits, bits)
+    np.testing.assert_allclose(found.per_step, lengths.bits(rows, symbols + 1) - bits, atol=1e-5)
+    np.testing.assert_allclose(under.per_step, bits - lengths.bits(rows, symbols - 1), atol=1e-5)
+    wider, narrower = np.minimum(rows + 1, 63), np.maximum(rows - 1, 1)
+    expected = (lengths.bits(wider, symbols) - lengths.bits(narrower, symbols)) / 2
+    np.testing.assert_allclose(found.per_row, expected, atol=1e-5)
+
+
+def test_far_escapes_cost_what_they_do_and_have_slopes(lengths):
+    rows, symbols = np.array([5, 5], np.uint8), np.array([10**6, -(2**31)], np.int64)
+    found = lengths.around(rows, symbols, np.array([True, False]))
+    np.testing.assert_array_equal(found.bits, lengths.bits(rows, symbols))
+    assert np.all(np.abs(found.per_step) < 32)
 
 
 def test_a_wider_row_makes_zeros_dearer_and_large_symbols_cheaper(lengths):
-    slopes = lengths.row_slope(np.array([20, 20]), np.array([0.0, 6.0], np.float32))
+    rows, symbols = np.array([20, 20]), np.array([0, 6])
+    slopes = lengths.around(rows, symbols, np.array([False, False])).per_row
     assert slopes[0] > 0 > slopes[1]
 
 

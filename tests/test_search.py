@@ -12,11 +12,13 @@ from vaecodec.container import Colour, Header, unpack
 from vaecodec.errors import ModelError
 from vaecodec.images import read
 from vaecodec.metrics import mean_squared_error
-from vaecodec.search import Cost, Plan, Search, sampled, soft_round
+from vaecodec.search import Cost, Plan, Point, Search, moved, soft_round
 from vaecodec.targets import Target
 
 WORD = 32
 """Bits that files come in: a search does not know where a file's last word ends."""
+
+ONE = np.ones(1, np.float32)
 
 V = np.linspace(-2.45, 2.45, 99, dtype=np.float32)
 
@@ -39,82 +41,97 @@ def cost_of(codec, pixels, quality, effort):
     return 8 * len(data) + paid * pixels.size * mean_squared_error(pixels, decoded)
 
 
-# Roundings
+# Steps
 
 
-def test_soft_rounding_has_the_derivative_it_says():
-    step = 1e-3
-    slope = (soft_round(V + np.float32(step))[0] - soft_round(V - np.float32(step))[0]) / (2 * step)
-    middle = np.abs(V - np.floor(V) - 0.5) < 0.49  # its pieces meet at integers
-    np.testing.assert_allclose(slope[middle], soft_round(V)[1][middle], rtol=0.02, atol=0.02)
+def point(y, slope=0.0, away=0.0):
+    return Point(Cost(0.0, 0.0), np.full_like(y, slope), np.full_like(y, away))
 
 
-def test_soft_rounding_keeps_integers():
+def test_soft_rounding_is_steep_half_way_and_keeps_integers():
     integers = np.arange(-3, 4, dtype=np.float32)
-    np.testing.assert_allclose(soft_round(integers)[0], integers, atol=1e-6)
+    np.testing.assert_allclose(soft_round(integers, 6.0), integers, atol=1e-6)
+    np.testing.assert_allclose(soft_round(integers + np.float32(0.5), 6.0), integers + 0.5)
+    assert np.all(np.diff(soft_round(V, 6.0)) > 0)
+    assert soft_round(np.float32([0.6]), 6.0) > 0.7
 
 
-def test_sampled_rounding_is_between_the_neighbours_and_ends_at_the_nearer_one():
-    random = np.random.default_rng(0)
-    rounded, _ = sampled(V, 0.5, random)
-    assert np.all((rounded >= np.floor(V)) & (rounded <= np.floor(V) + 1))
-    clear = np.abs(V - np.round(V)) < 0.2
-    certain, _ = sampled(V, 0.05, random)
-    np.testing.assert_allclose(certain[clear], np.round(V)[clear], atol=1e-3)
+def test_latents_move_against_the_slope_and_not_far():
+    y = np.zeros(3, np.float32)
+    assert np.all(moved(point(y, slope=1.0), y, ONE, 70.0) < 0)
+    steep = point(y)._replace(slope=np.float32([1e6, 0, -1e6]))
+    np.testing.assert_allclose(moved(steep, y, ONE, 70.0), [-0.2, 0, 0.2], atol=1e-6)
 
 
-def test_sampled_rounding_goes_to_the_nearer_neighbour_more_often():
-    random = np.random.default_rng(0)
-    rounded, _ = sampled(np.full(10_000, 0.3, np.float32), 0.5, random)
-    assert 0.15 < np.mean(rounded > 0.5) < 0.45
+def test_what_rounding_did_to_a_latent_is_not_mended_by_it():
+    y = np.float32([0.45])
+    pulled = point(y, slope=-20 * 0.45, away=0.45)  # rounded to 0, it is drawn back to where it was
+    np.testing.assert_allclose(moved(pulled, y, ONE, 70.0), y, atol=1e-6)
+
+
+def test_latents_move_less_where_errors_count_more():
+    y = np.zeros(2, np.float32)
+    found = moved(point(y, slope=1.0), y, np.float32([1, 4]), 70.0)
+    np.testing.assert_allclose(found[0], 4 * found[1], rtol=1e-5)
 
 
 # The search, of a made-up tile
 
 
 class Bowl:
-    """A slope towards latents of 1, for `improve`."""
+    """A slope towards latents of 1, for `improve`; `cost` is that of latents."""
 
     calls = 0
 
-    def __call__(self, _tile, y, _rounding):
+    def __init__(self, cost):
+        self.tile = search.Tile(None, lambda y: Cost(0.0, float(cost(y))), None, ONE)
+
+    def __call__(self, tile, y):
         self.calls += 1
-        return 8 * (y - 1)
+        return Point(tile.cost(y), 30 * (np.round(y) - 1), np.zeros_like(y))
 
 
-def tile_of(cost):
-    return search.Tile(None, lambda y: Cost(0.0, float(cost(y))), None)
+def to_one(y):
+    return ((y - 1) ** 2).sum()
 
 
-@pytest.mark.parametrize("steps", search.EFFORTS)
-def test_a_search_takes_the_steps_of_its_effort(steps):
-    slopes = Bowl()
-    search.improve(
-        slopes, tile_of(lambda y: ((y - 1) ** 2).sum()), np.zeros(3, np.float32), Plan(steps)
-    )
-    assert slopes.calls == steps  # each of them finds something better here
+@pytest.mark.parametrize("steps", [s for s in search.EFFORTS if s])
+def test_a_search_takes_the_gradients_of_its_effort(steps):
+    slopes = Bowl(to_one)
+    search.improve(slopes, slopes.tile, np.zeros(3, np.float32), Plan(steps))
+    assert slopes.calls == steps
 
 
 @pytest.mark.parametrize("steps", [1, 4, 32])
 def test_a_search_goes_downhill(steps):
-    start = np.zeros(3, np.float32)
-    y, cost = search.improve(Bowl(), tile_of(lambda y: ((y - 1) ** 2).sum()), start, Plan(steps))
+    slopes = Bowl(to_one)
+    y, cost = search.improve(slopes, slopes.tile, np.zeros(3, np.float32), Plan(steps))
     assert cost.total < 3
     assert np.all(y > 0)
 
 
 @pytest.mark.parametrize("steps", [1, 4, 32])
 def test_a_search_that_only_finds_worse_returns_what_it_was_given(steps):
-    start = np.zeros(3, np.float32)
-    y, cost = search.improve(Bowl(), tile_of(lambda y: (y**2).sum()), start, Plan(steps))
+    slopes, start = Bowl(lambda y: (y**2).sum()), np.zeros(3, np.float32)
+    y, cost = search.improve(slopes, slopes.tile, start, Plan(steps))
     assert y is start
     assert cost.total == 0
 
 
-def test_a_search_ends_when_its_time_is_over():
-    slopes = Bowl()
+def test_a_longer_search_costs_no_more_than_a_shorter_one():
+    random = np.random.default_rng(1)
+    slopes = Bowl(lambda _y: random.random())
     start = np.zeros(3, np.float32)
-    search.improve(slopes, tile_of(lambda y: ((y - 1) ** 2).sum()), start, Plan(100, 1e-9))
+    costs = []
+    for steps in (1, 2, 4, 8):
+        random = np.random.default_rng(1)  # the same numbers, whatever the latents
+        costs.append(search.improve(slopes, slopes.tile, start, Plan(steps))[1].total)
+    assert costs == sorted(costs, reverse=True)
+
+
+def test_a_search_ends_when_its_time_is_over():
+    slopes = Bowl(to_one)
+    search.improve(slopes, slopes.tile, np.zeros(3, np.float32), Plan(100, 1e-9))
     assert slopes.calls <= 1
 
 
@@ -138,6 +155,30 @@ def test_a_file_says_the_effort_that_was_asked_for(codec, photograph):
     assert codec.encode(photograph, 30, search=Search(1)) != codec.encode(photograph, 30)
     assert b"effort=1" in codec.encode(photograph, 30, search=Search(1))
     assert b"effort" not in codec.encode(photograph, 30)
+
+
+def test_the_cost_at_a_gradient_is_that_of_the_real_decoder(codec, photograph):
+    height, width = photograph.shape[:2]
+    header = Header(width, height, Colour.RGB, 30 * 64, codec.bundle.fingerprint)
+    model, whole = codec.model, (slice(0, height // 16), slice(0, width // 16))
+    y = model.analyse(photograph)
+    prices = np.float32([[refine.price(model, header.quality)]])
+    image = refine._Image(model, photograph, header, refine._inside(header), prices)
+    tile = image.tile(*whole, y, refine._Quantiser(model, header.quality))
+    gradients = refine._context_gradients(model)
+    slopes = search.Slopes(model.prior, gradients, model.code_lengths, model.watch)
+    scaled = y * model.gain(header.quality)
+    here, expected = slopes(tile, scaled), tile.cost(scaled)
+    found = here.cost
+    assert found.rate == pytest.approx(expected.rate, rel=1e-6)
+    assert found.distortion == pytest.approx(expected.distortion, rel=1e-4)
+    assert here.slope.shape == here.away.shape == scaled.shape
+    assert np.all(np.abs(here.away) <= 0.5)
+    _, rows = model.quantised(scaled, header.quality)[0][1]
+    certain = model.prior.positions(*scaled.shape[1:])[0][rows == 0]
+    assert len(certain)
+    assert not np.any(here.slope.reshape(-1)[certain])
+    assert not np.any(here.away.reshape(-1)[certain])
 
 
 def test_tiles_are_searched_with_their_neighbours_in_sight(codec, photograph):

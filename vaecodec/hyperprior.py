@@ -60,8 +60,9 @@ class Hyperprior:
         """
         if len(images) != 1:
             raise ImageError(f"{len(images)} images; a file of {self.bundle.name} holds one")
-        y = self.refined(images[0], self.analyse(images[0]), header, search)
-        return self.payloads(y, header)
+        y = self.analyse(images[0])
+        y, tiles = refine.refined(self, images[0], y, header, search or Search())
+        return [self._coded(steps) for steps in tiles] or self.payloads(y, header)
 
     def decode(self, header: Header, tiles: tuple[bytes, ...]) -> NDArray[np.uint8]:
         """Return the image, uint8 (1, H, W, 1 or 3), of the payloads of all tiles."""
@@ -112,7 +113,8 @@ class Hyperprior:
         pixels: uint8 (H, W, 1 or 3). search: None for the default. Raises ModelError where the
         bundle has no gradients to search with.
         """
-        return refine.refined(self, pixels, y, header, search or Search())
+        better, _ = refine.refined(self, pixels, y, header, search or Search())
+        return better
 
     def payloads(self, y: NDArray[np.float32], header: Header) -> list[bytes]:
         """Return the payload of each tile of latents before gain, float32 (C, h, w)."""
@@ -151,7 +153,9 @@ class Hyperprior:
 
     def payload(self, y: NDArray[np.float32], quality: Quality) -> bytes:
         """Return the payload of a tile from its latents times gain, float32 (C, h, w)."""
-        steps, _ = self.quantised(y, quality)
+        return self._coded(self.quantised(y, quality)[0])
+
+    def _coded(self, steps: list[Step]) -> bytes:
         with self.watch("entropy"):
             return encode_tile(steps, self.bundle.tables, portable=self._portable)
 
@@ -214,16 +218,22 @@ class Hyperprior:
         side: NDArray[np.float32] = z[0]
         return side
 
-    def conditions(self, y: NDArray[np.float32], quality: Quality) -> Conditions:
-        """Return what the prior knows of a tile, y times gain, from its side information."""
-        z = self.side_information(y, quality)
+    def conditions(self, y: NDArray[np.float32], quality: Quality) -> tuple[Conditions, Step]:
+        """Return what the prior knows of a tile, y times gain, from its side information.
 
-        def take(_m: NDArray[np.float32], _r: NDArray[np.uint8], at: NDArray[np.intp]) -> Any:
-            return np.floor(z.reshape(-1)[at] + np.float32(0.5)).astype(np.int32)
+        And the coding step (symbols, rows) of that.
+        """
+        z = self.side_information(y, quality)
+        steps: list[Step] = []
+
+        def take(_m: NDArray[np.float32], rows: NDArray[np.uint8], at: NDArray[np.intp]) -> Any:
+            symbols = np.floor(z.reshape(-1)[at] + np.float32(0.5)).astype(np.int32)
+            steps.append((symbols, rows))
+            return symbols
 
         height, width = y.shape[1:]
         side = self.prior.code_side(height, width, quality, take)
-        return self.prior.conditions(side, height, width, quality)
+        return self.prior.conditions(side, height, width, quality), steps[0]
 
     # What the bundle holds, made ready when first needed.
 
@@ -276,6 +286,5 @@ class Hyperprior:
                     self._provider if of_transforms else "cpu",
                     self._threads,
                     weights={} if base == name else {owner: self.bundle.read(owner)},
-                    keeps_memory=base == name,
                 )
             return self._graphs[name, free]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
 from vaecodec.rans import TOTAL
 from vaecodec.tables import FrequencyTables
 
-__all__ = ["CodeLengths"]
+__all__ = ["CodeLengths", "Surroundings"]
 
 _FORBIDDEN = 1e6  # bits of a symbol other than 0 in row 0, which is not coded
 
@@ -37,6 +39,10 @@ class CodeLengths:
             table[row, first : first + len(coded) - 1] = coded[:-1]
         table[0] = np.where(symbols == 0, 0.0, _FORBIDDEN)
         self._table = table.reshape(-1)
+        self._step = np.append(np.diff(self._table), np.float32(0))  # to the symbol that follows
+        rows = np.arange(len(table))
+        beside = table[np.minimum(rows + 1, len(rows) - 1)] - table[np.maximum(rows - 1, 1)]
+        self._per_row = beside.reshape(-1) / 2
 
     def bits(self, rows: NDArray[np.integer], symbols: NDArray[np.integer]) -> NDArray[np.float32]:
         """Return the code lengths of integer symbols: float32, bits."""
@@ -57,19 +63,29 @@ class CodeLengths:
         bits: NDArray[np.float64] = self._escape[rows] + 2 + 2 * np.floor(np.log2(distance))
         return bits
 
-    def between(
-        self, rows: NDArray[np.integer], values: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return (bits, bits per step) at real values: linear between the neighbouring symbols."""
-        below = np.floor(values).astype(np.int32)
-        low = self.bits(rows, below)
-        slope = self.bits(rows, below + 1) - low
-        return np.asarray(low + slope * (values - below), np.float32), slope
+    def around(
+        self,
+        rows: NDArray[np.integer],
+        symbols: NDArray[np.integer],
+        below: NDArray[np.bool_],
+    ) -> Surroundings:
+        """Return what integer symbols cost and what changes would; far escapes as at the end.
 
-    def row_slope(
-        self, rows: NDArray[np.integer], values: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        """Return bits per row at real values: what a row more or less would change."""
-        above, _ = self.between(np.minimum(rows.astype(np.intp) + 1, len(self._low) - 1), values)
-        below, _ = self.between(np.maximum(rows.astype(np.intp) - 1, 1), values)
-        return np.asarray((above - below) / 2, np.float32)
+        below: whether a change is towards the symbol below, and not the one above.
+        """
+        inside = symbols.clip(1 - self._reach, self._reach - 1)
+        at = rows * np.intp(self._width) + inside + self._reach
+        bits = self._table[at]
+        if (far := inside != symbols).any():
+            bits[far] = self.bits(rows[far], symbols[far])
+        return Surroundings(bits, self._step[at - below], self._per_row[at])
+
+
+class Surroundings(NamedTuple):
+    """Code lengths at symbols, in bits, and their slopes there, all float32 and of one shape."""
+
+    bits: NDArray[np.float32]
+    per_step: NDArray[np.float32]
+    """Bits per step, from the symbol below or to the one above."""
+    per_row: NDArray[np.float32]
+    """Bits per row: half of the difference between those beside it."""

@@ -64,8 +64,8 @@ class Searchable(Protocol):
     def graph(self, name: str) -> Graph:
         """Return a graph of the bundle."""
 
-    def conditions(self, y: Real, quality: Quality) -> Conditions:
-        """Return what the prior knows of a tile's latents from their side information."""
+    def conditions(self, y: Real, quality: Quality) -> tuple[Conditions, Step]:
+        """Return what the prior knows of a tile's latents from side information, and that."""
 
     def quantised(self, y: Real, quality: Quality) -> tuple[list[Step], Real]:
         """Return the coding steps of a tile's latents, and what is decoded of them."""
@@ -73,19 +73,20 @@ class Searchable(Protocol):
 
 def refined(
     model: Searchable, pixels: NDArray[np.uint8], y: Real, header: Header, search: Search
-) -> Real:
-    """Return latents before gain, float32 (C, h, w), that cost no more than `y`; `y` for effort 0.
+) -> tuple[Real, list[list[Step]]]:
+    """Return latents before gain, float32 (C, h, w), that cost no more than `y`, as they are coded.
 
+    For effort 0 that is `y`, and no coding steps; else those of each tile.
     pixels: uint8 (H, W, 1 or 3). Raises ModelError where the model has no gradients.
     """
     default = DEFAULT_EFFORT if _lambdas(model) else 0
-    steps = EFFORTS[default if search.effort is None else search.effort]
-    if steps == 0:
-        return y
+    gradients = EFFORTS[default if search.effort is None else search.effort]
+    if gradients == 0:
+        return y, []
     weight = _inside(header) * (1 if search.weight is None else search.weight)
-    weight = weight * _prices(model, model.quality(header, slice(None), slice(None)))
-    image = _Image(model, pixels, header, weight)
-    result, settled = y.copy(), np.empty_like(y)
+    prices = _prices(model, model.quality(header, slice(None), slice(None)))
+    image = _Image(model, pixels, header, weight, prices)
+    result, settled, coded = y.copy(), np.empty_like(y), list[list[Step]]()
     tiles = tile_slices(header)
     if len(tiles) > 1:
         for rows, columns in tiles:
@@ -98,30 +99,50 @@ def refined(
         share = (end - perf_counter()) / (len(tiles) - n)
         quality = model.quality(header, rows, columns)
         gain = model.gain(quality)
+        quantiser = _Quantiser(model, quality)
+        tile = image.tile(rows, columns, settled, quantiser)
         part = y[:, rows, columns] * gain
-        tile = image.tile(part, rows, columns, settled)
-        found, _ = improve(slopes, tile, part, Plan(steps, max(share, 1e-3)))
+        found, _ = improve(slopes, tile, part, Plan(gradients, max(share, 1e-3)))
         result[:, rows, columns] = found / gain
-        if len(tiles) > 1:
-            _, settled[:, rows, columns] = model.quantised(found, quality)
-    return result
+        steps, settled[:, rows, columns] = quantiser(found)
+        coded.append(steps)
+    return result, coded
+
+
+class _Quantiser:
+    """A model's `quantised`, of a tile of one quality, that remembers what it was last asked."""
+
+    def __init__(self, model: Searchable, quality: Quality) -> None:
+        self._model, self._quality = model, quality
+        self._asked: Real | None = None
+        self._known: tuple[list[Step], Real]
+
+    def __call__(self, latents: Real) -> tuple[list[Step], Real]:
+        if latents is not self._asked:
+            self._known = self._model.quantised(latents, self._quality)
+            self._asked = latents
+        return self._known
 
 
 @dataclass(frozen=True)
 class _Image:
-    """What the search in every tile of an image needs."""
+    """What the search in every tile of an image needs.
+
+    weight, prices: of squared errors in each 8x8 block, float32 (2h, 2w), or (1, 1) for one price.
+    """
 
     model: Searchable
     pixels: NDArray[np.uint8]
     header: Header
     weight: Real
+    prices: Real
 
     @property
     def lengths(self) -> CodeLengths:
         return self.model.code_lengths
 
-    def tile(self, y: Real, rows: slice, columns: slice, settled: Real) -> Tile:
-        """Return the tile of latents times gain `y`, in the place `rows`, `columns`."""
+    def tile(self, rows: slice, columns: slice, settled: Real, quantiser: _Quantiser) -> Tile:
+        """Return the tile in the place `rows`, `columns`, its neighbours as in `settled`."""
         height, width = settled.shape[1:]
         halo = self.model.halo("decoder")
         across, down = _window(rows, height, halo), _window(columns, width, halo)
@@ -134,7 +155,9 @@ class _Image:
             slice(2 * across.read.start, 2 * across.read.stop),
             slice(2 * down.read.start, 2 * down.read.stop),
         )
-        weight = np.ascontiguousarray(self.weight[blocks])
+        weight = np.ascontiguousarray((self.weight * self.prices)[blocks])
+        height, width = (side // 2 for side in self.weight.shape)
+        per_position = self.weight.reshape(height, 2, width, 2).mean((1, 3))[rows, columns]
         decoder, gradient = self.model.graph("decoder"), self.model.graph(f"decoder{GRADIENT}")
 
         def decoded(latents: Real) -> Real:
@@ -143,17 +166,23 @@ class _Image:
             return window
 
         def cost(latents: Real) -> Cost:
-            steps, quantised = self.model.quantised(latents, quality)
+            steps, quantised = quantiser(latents)
             with self.model.watch("decoder"):
                 (pixels,) = decoder(y=decoded(quantised))
             return Cost(self._bits(steps), float((_errors(pixels[0], target) * weight).sum()))
 
-        def slope(latents: Real) -> Real:
-            _, d_y = gradient(y=decoded(latents), pixels=target[None], weight=weight[None, None])
-            result: Real = (d_y[0] * inverse)[place]
-            return result
+        def distortion(latents: Real) -> tuple[float, Real]:
+            errors, d_y = gradient(
+                y=decoded(latents), pixels=target[None], weight=weight[None, None]
+            )
+            slope: Real = (d_y[0] * inverse)[place]
+            return float((errors * weight).sum(dtype=np.float64)), slope
 
-        return Tile(self.model.conditions(y, quality), cost, slope)
+        def conditions(latents: Real) -> tuple[Conditions, float]:
+            known, side = self.model.conditions(latents, quality)
+            return known, self._bits([side])
+
+        return Tile(conditions, cost, distortion, per_position)
 
     def _bits(self, steps: list[Step]) -> float:
         return sum(float(self.lengths.bits(r, s).sum(dtype=np.float64)) for s, r in steps)

@@ -1,11 +1,11 @@
 """Encoder search: better latents for one image, found by following gradients; decoders never know.
 
 The encoder network is trained to do well on all images. For the one at hand, the latents can be
-moved downhill on rate + price * distortion, where the rate is that of the model's integer tables
-and the distortion that of its decoder (Campos et al., 2019, arXiv 1906.01156). Rounding has no
-gradient: a few steps see it softened (Agustsson and Theis, 2020, arXiv 2006.09952); many steps see
-each latent rounded up or down at random, the less so the longer they go on (stochastic Gumbel
-annealing; Yang, Bamler and Mandt, 2020, arXiv 2006.04240).
+moved downhill on rate + price * distortion (Campos et al., 2019, arXiv 1906.01156), where the rate
+is that of the model's integer tables and the distortion that of its decoder. Gradients are taken
+where latents are rounded as they will be coded, so each of them comes with the true cost of that
+point. What rounding moved a latent by is taken out of its own gradient by the curvature, which is
+known: rounding is at its best where steps are as wide as 12 / ln 2 bits per squared step make them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from time import perf_counter
 from typing import NamedTuple
 
@@ -56,20 +55,26 @@ class Search:
         return {} if self.effort is None else {"effort": str(self.effort)}
 
 
-EFFORTS = (0, 1, 2, 4, 8, 16, 24, 32, 48, 64)
-"""Gradient steps of each effort."""
+EFFORTS = (0, 1, 2, 3, 4, 6, 8, 12, 20, 32)
+"""Gradients of each effort."""
 
 DEFAULT_EFFORT = 2
 
-_SHORT = (0, 1, 2, 4)
-"""Searches of so many steps round softly all the way."""
+_DAMPING, _COOLING = 70.0, 20.0
+"""Bits per squared step: what a gradient is divided by at first, and what each later one adds to
+that. It is far above the curvature, as all latents move at once and mend the same errors."""
 
-_LEAD = 2
-"""Soft steps of a longer search, before roundings are sampled."""
+_CURVATURE = 20.0
+"""Of the cost along one latent, bits per squared step; 12 / ln 2 in theory, 12 to 20 measured."""
 
-_STRIDES = (0.03, 0.08)
-"""How far a soft step goes at most, in quantisation steps: what costs less is taken. Busy textures
-want the shorter one."""
+_SHARPNESS = 6.0
+"""Of the soft rounding at which a latent sees its own distortion."""
+
+_STRIDE = 0.2
+"""How far a latent moves at most, in quantisation steps."""
+
+_TRUST = 0.8
+"""Weight of the gradient of the rate of later coding steps: their networks round, it does not."""
 
 
 class Cost(NamedTuple):
@@ -100,18 +105,31 @@ class Plan:
 class Tile:
     """One tile to search in.
 
-    conditions: what the prior knows before the tile, from its side information. cost: of latents
-    times gain, float32 (C, h, w), as they would be coded and decoded. distortion_slope: of
-    latents as the decoder gets them before inverse gain, in bits per step, both (C, h, w).
+    conditions: of latents times gain, float32 (C, h, w): what the prior knows before them, and the
+    bits that it takes. cost: of such latents, as they would be coded and decoded. distortion: of
+    latents as the decoder gets them before inverse gain, in bits, and its gradient, (C, h, w), in
+    bits per step. weight: what squared error counts at each position, float32 (h, w), 1 where it
+    counts what the quality says.
     """
 
-    conditions: Conditions
+    conditions: Callable[[Real], tuple[Conditions, float]]
     cost: Callable[[Real], Cost]
-    distortion_slope: Callable[[Real], Real]
+    distortion: Callable[[Real], tuple[float, Real]]
+    weight: Real
+
+
+class Point(NamedTuple):
+    """What latents cost as they would be coded, and where it falls; all float32 (C, h, w)."""
+
+    cost: Cost
+    slope: Real
+    """Bits per step where all latents are rounded; 0 where symbols are certain."""
+    away: Real
+    """From its symbol to the soft rounding of each latent, in steps; 0 likewise."""
 
 
 class Slopes:
-    """Gradients of rate and distortion of a model's latents through softened rounding.
+    """Gradients of rate and distortion of a model's latents.
 
     gradients: of each coding step's network, None where it sees nothing of the latents.
     """
@@ -126,44 +144,43 @@ class Slopes:
         self._prior, self._gradients, self._lengths = prior, gradients, lengths
         self._watch = watch
 
-    def __call__(self, tile: Tile, y: Real, rounding: Rounding) -> Real:
-        """Return bits per step of latents times gain: float32 (C, h, w)."""
+    def __call__(self, tile: Tile, y: Real) -> Point:
+        """Return what there is to know around latents times gain, float32 (C, h, w)."""
         with self._watch("search"):
-            return self._at(tile, y, rounding)
+            return self._at(tile, y)
 
-    def _at(self, tile: Tile, y: Real, rounding: Rounding) -> Real:
+    def _at(self, tile: Tile, y: Real) -> Point:
         flat = y.reshape(-1)
-        symbols, passed, d_mean, d_row, slope = (np.zeros_like(flat) for _ in range(5))
+        per_step, per_row, away, free = (np.empty_like(flat) for _ in range(4))
+        conditions, bits = tile.conditions(y)
 
-        def take(means: Real, rows: NDArray[np.uint8], at: NDArray[np.intp]) -> Real:
-            soft, derivative = rounding(flat[at] - means / np.float32(latents.MEAN_UNIT))
-            coded = rows > 0
-            soft = soft * coded
-            _, per_step = self._lengths.between(rows, soft)
-            slope[at] = per_step * coded
-            passed[at] = derivative
-            d_mean[at] = slope[at] * derivative / -latents.MEAN_UNIT
-            d_row[at] = self._lengths.row_slope(rows, soft) * coded
-            symbols[at] = soft
-            return soft
+        def take(m: Real, rows: NDArray[np.uint8], at: NDArray[np.intp]) -> NDArray[np.int32]:
+            nonlocal bits
+            exact = flat[at] - m * np.float32(1 / latents.MEAN_UNIT)
+            coded = (rows > 0).astype(np.float32)
+            rounded = np.floor(exact + np.float32(0.5)) * coded
+            symbols: NDArray[np.int32] = rounded.astype(np.int32)
+            known = self._lengths.around(rows, symbols, exact < rounded)
+            bits += float(known.bits.sum(dtype=np.float64))
+            per_step[at], per_row[at] = known.per_step * coded, known.per_row * coded
+            away[at], free[at] = (soft_round(exact, _SHARPNESS) - rounded) * coded, coded
+            return symbols
 
-        y16 = self._prior.code_given(tile.conditions, take)
-        distortion = tile.distortion_slope(y16 / np.float32(latents.MEAN_UNIT))
-        total = (
-            distortion.reshape(-1) + slope + self._of_context(tile.conditions, y16, d_mean, d_row)
-        )
-        result: Real = (total * passed).reshape(y.shape)
-        return result
+        y16 = self._prior.code_given(conditions, take)
+        context = self._of_context(conditions, y16, per_step, per_row)
+        distortion, slope = tile.distortion(y16 / np.float32(latents.MEAN_UNIT))
+        slope = (slope.reshape(-1) + np.float32(_TRUST) * context) * free + per_step
+        return Point(Cost(bits, distortion), slope.reshape(y.shape), away.reshape(y.shape))
 
-    def _of_context(self, conditions: Conditions, y16: Real, d_mean: Real, d_row: Real) -> Real:
+    def _of_context(self, conditions: Conditions, y16: Real, per_step: Real, per_row: Real) -> Real:
         """Return what latents change in the rate of later steps: bits per step, (C * h * w,)."""
-        result = np.zeros_like(d_mean)
-        seen = np.zeros_like(d_mean)
+        result, seen = np.zeros_like(per_step), np.zeros_like(per_step)
         all_positions = self._prior.positions(*y16.shape[1:])
         for positions, gradient in zip(all_positions, self._gradients, strict=True):
             if gradient is not None:
-                mean, row = np.zeros_like(d_mean), np.zeros_like(d_mean)
-                mean[positions], row[positions] = d_mean[positions], d_row[positions]
+                mean, row = np.zeros_like(per_step), np.zeros_like(per_step)
+                mean[positions] = per_step[positions] * np.float32(-1 / latents.MEAN_UNIT)
+                row[positions] = per_row[positions]
                 (d_y16,) = gradient(
                     **conditions.common,
                     inverse=conditions.inverse,
@@ -171,37 +188,9 @@ class Slopes:
                     d_mean=mean.reshape(1, *y16.shape),
                     d_row=row.reshape(1, *y16.shape),
                 )
-                result += d_y16.reshape(-1) * seen * latents.MEAN_UNIT
+                result += d_y16.reshape(-1) * seen * np.float32(latents.MEAN_UNIT)
             seen[positions] = 1
         return result
-
-
-# Roundings: residuals of latents -> (symbols, their derivative), all float32 (n,)
-
-Rounding = Callable[[Real], tuple[Real, Real]]
-
-
-def soft_round(v: Real, sharpness: float = 4.0) -> tuple[Real, Real]:
-    """Return a smooth step function of `v` and its derivative."""
-    middle = np.floor(v) + np.float32(0.5)
-    half = np.float32(2 * np.tanh(sharpness / 2))
-    t = np.tanh(sharpness * (v - middle))
-    return middle + t / half, sharpness * (1 - t * t) / half
-
-
-def sampled(v: Real, temperature: float, random: np.random.Generator) -> tuple[Real, Real]:
-    """Return `v` rounded up or down at random, nearly, and the derivative of that.
-
-    The nearer a neighbour, the more often it is taken, and the lower the temperature, the more so.
-    """
-    floor = np.floor(v)
-    up = (v - floor).clip(1e-4, 1 - 1e-4)
-    down = 1 - up
-    odds = (np.arctanh(up) - np.arctanh(down)) / temperature
-    noise = random.random(v.shape, np.float32).clip(1e-6, 1 - 1e-6)
-    share = 1 / (1 + np.exp(((np.log(noise / (1 - noise)) - odds) / temperature).clip(-40, 40)))
-    steep = (1 / (1 - up * up) + 1 / (1 - down * down)) / (temperature * temperature)
-    return floor + share, (share * (1 - share) * steep).clip(0, 4)
 
 
 # The search
@@ -210,59 +199,40 @@ def sampled(v: Real, temperature: float, random: np.random.Generator) -> tuple[R
 def improve(slopes: Slopes, tile: Tile, y: Real, plan: Plan) -> tuple[Real, Cost]:
     """Return latents times gain, float32 (C, h, w), that cost no more than `y`, and their cost.
 
-    A longer search begins like a shorter one, and keeps what that would have found where it finds
-    nothing better.
+    A longer search begins like a shorter one, and what it finds costs no more.
     """
-    clock = _Clock(plan)
-    best = y, tile.cost(y)
-    short = plan.steps if plan.steps in _SHORT else min(plan.steps, _LEAD)
-    for n in range(short):
-        if clock.done(n, plan.steps) >= 1:
-            return best
-        slope = (slopes(tile, best[0], soft_round) / 4).clip(-1, 1)
-        tried = [_costing(tile, best[0] - stride * slope) for stride in _STRIDES]
-        lowest = min(tried, key=_total)
-        if _total(lowest) >= _total(best):
-            break  # and the next slope would be the same
-        best = lowest
-    if plan.steps > short:
-        found = _annealed(slopes, tile, best[0], clock, plan.steps - short)
-        best = min(best, _costing(tile, found), key=_total)
-    return best
-
-
-def _costing(tile: Tile, y: NDArray[np.floating]) -> tuple[Real, Cost]:
-    found = np.asarray(y, np.float32)
-    return found, tile.cost(found)
+    end = perf_counter() + plan.max_seconds
+    best = y, Cost(math.inf, 0.0)
+    for n in range(plan.steps):
+        here = slopes(tile, y)
+        best = min(best, (y, here.cost), key=_total)
+        y = moved(here, y, tile.weight, _DAMPING + n * _COOLING)
+        if perf_counter() >= end:
+            break
+    return min(best, (y, tile.cost(y)), key=_total)
 
 
 def _total(found: tuple[Real, Cost]) -> float:
     return found[1].total
 
 
-class _Clock:
-    """How far a search is."""
+def moved(here: Point, y: Real, weight: Real, damping: float) -> Real:
+    """Return latents times gain, float32 (C, h, w), moved downhill from `y`, which is `here`.
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan, self._start = plan, perf_counter()
+    Each latent sees the distortion where it is rounded softly itself and all others are as they
+    would be coded. weight: as in `Tile`. damping: what the gradient is divided by, bits per squared
+    step, where the weight is 1 or less.
+    """
+    slope = here.slope + np.float32(_CURVATURE) * weight * here.away
+    result: Real = y - (slope / (np.float32(damping) * np.maximum(weight, 1))).clip(
+        -_STRIDE, _STRIDE
+    )
+    return result
 
-    def done(self, step: int, steps: int) -> float:
-        """Return the share of a walk of `steps` that is done after `step`, or of the time."""
-        return max(step / steps, (perf_counter() - self._start) / self.plan.max_seconds)
 
-
-def _annealed(slopes: Slopes, tile: Tile, y: Real, clock: _Clock, steps: int) -> Real:
-    """Return where Adam walks to through sampled roundings that become certain."""
-    random, y = np.random.default_rng(0), y.copy()
-    mean, square = np.zeros_like(y), np.zeros_like(y)
-    for n in range(1, steps + 1):
-        done = clock.done(n, steps)
-        temperature = max(0.1, 0.5 * math.exp(-2 * done))
-        slope = slopes(tile, y, partial(sampled, temperature=temperature, random=random))
-        mean += np.float32(0.1) * (slope - mean)
-        square += np.float32(0.01) * (slope * slope - square)
-        root = np.sqrt(square / np.float32(1 - 0.99**n)) + np.float32(1e-3)
-        y -= np.float32(0.01 / (1 - 0.9**n)) * mean / root
-        if done >= 1:
-            break
-    return y
+def soft_round(v: Real, sharpness: float) -> Real:
+    """Return a smooth step function of `v` (Agustsson and Theis, 2020, arXiv 2006.09952)."""
+    middle = np.floor(v) + np.float32(0.5)
+    half = np.float32(2 * math.tanh(sharpness / 2))
+    result: Real = middle + np.tanh(np.float32(sharpness) * (v - middle)) / half
+    return result
