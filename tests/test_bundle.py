@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests import gaussian_bundle
-from vaecodec import bundle
+from vaecodec import bundle, places
 from vaecodec.bundle import Bundle, find, find_fingerprint
 from vaecodec.errors import ModelError
 
@@ -39,7 +39,8 @@ def models(tmp_path, monkeypatch):
     (tmp_path / "models").mkdir()
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setattr(bundle, "search_path", lambda: [tmp_path / "models"])
+    monkeypatch.setattr(places, "search_path", lambda: [tmp_path / "models"])
+    monkeypatch.setattr(bundle, "search_path", places.search_path)
     return tmp_path / "models"
 
 

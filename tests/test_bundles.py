@@ -114,10 +114,10 @@ def test_a_photo_bundle_decodes_at_20_kmac_per_pixel(bundle):
 @pytest.mark.parametrize("bundle", PHOTO, ids=name_of)
 def test_a_bundle_s_sums_are_exact_in_float32(bundle):
     pytest.importorskip("onnx")
-    from train import exact
+    from vaecodec import bounds
 
     names = [n for n in bundle.decoding_files if n.startswith(("hyper", "step"))]
-    largest = max(exact.prove(bundle.read(n)) for n in names)
+    largest = max(bounds.prove(bundle.read(n)) for n in names)
     assert largest == bundle.manifest["claims"]["largest_sum"]
     assert largest < 2**24
 

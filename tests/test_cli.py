@@ -628,12 +628,17 @@ def test_the_version_is_that_of_the_package():
     assert __version__ in runs("--version").stdout
 
 
-@pytest.mark.parametrize("command", ["encode", "decode", "info", "bench", "models"])
-def test_every_option_of_a_command_has_help(command):
-    text = runs(command, "--help").stdout
-    assert text == runs(command, "-h").stdout
-    assert f"Usage: cli {command}" in text
-    for parameter in cli.commands[command].params:
+COMMANDS = cli.commands | {
+    f"models {name}": command for name, command in cli.commands["models"].commands.items()
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_of_a_command_has_help(name):
+    text = runs(*name.split(), "--help").stdout
+    assert text == runs(*name.split(), "-h").stdout
+    assert f"Usage: cli {name}" in text
+    for parameter in COMMANDS[name].params:
         if parameter.param_type_name == "option":
             assert parameter.help
             assert parameter.opts[-1] in text

@@ -1,6 +1,5 @@
 """From a checkpoint to a bundle: what it promises is shown, and it is refused where it fails."""
 
-import copy
 import json
 import os
 import subprocess
@@ -14,13 +13,14 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 
 from tests.training import ROOT, SAMPLES, photographs, recipe  # noqa: E402
-from train import exact, export, transforms  # noqa: E402
+from train import export, transforms  # noqa: E402
 from train.__main__ import main  # noqa: E402
 from train.checkpoints import Weights  # noqa: E402
 from train.loop import Trainer  # noqa: E402
 from train.recipes import Data, Model  # noqa: E402
 from train.release import claims_image, release  # noqa: E402
 from train.validation import pad  # noqa: E402
+from vaecodec import bounds  # noqa: E402
 from vaecodec.bundle import Bundle  # noqa: E402
 from vaecodec.codec import Codec  # noqa: E402
 from vaecodec.images import read  # noqa: E402
@@ -179,7 +179,7 @@ def test_a_bundle_that_exists_is_never_overwritten(run, bundle, capsys):
 
 
 def test_a_prior_that_float32_cannot_hold_is_refused(write, files, monkeypatch):
-    monkeypatch.setattr(exact, "EXACT", 2**16)
+    monkeypatch.setattr(bounds, "EXACT", 2**16)
     with pytest.raises(ValueError, match="float32 would round it"):
         write(files)
 
@@ -229,8 +229,8 @@ def test_a_graph_that_holds_a_path_is_refused(write, files, path):
 
 
 def test_a_table_out_of_the_proven_range_is_refused(write, files, monkeypatch):
-    narrow = copy.copy(exact.INPUTS) | {"offset": exact.Range(-1, 1)}
-    monkeypatch.setattr(exact, "INPUTS", narrow)
+    narrow = bounds.INPUTS | {"offset": bounds.Range(-1, 1)}
+    monkeypatch.setattr(bounds, "INPUTS", narrow)
     with pytest.raises(ValueError, match="the table row_offset reaches"):
         write(files)
 

@@ -10,12 +10,12 @@ pytest.importorskip("onnx")
 
 from torch import nn  # noqa: E402
 
-from train import exact, export, graphs  # noqa: E402
+from train import export, graphs  # noqa: E402
 from train.nets import PhotoCodec  # noqa: E402
 from train.parity import Int64Graph, integer_symbols  # noqa: E402
 from train.prior import HyperDecoder, IntConv, Step, clamp, gaussian_bits, round_ste  # noqa: E402
 from train.symbols import prior_of  # noqa: E402
-from vaecodec import latents  # noqa: E402
+from vaecodec import bounds, latents  # noqa: E402
 from vaecodec.runtime import Graph  # noqa: E402
 
 
@@ -104,7 +104,7 @@ def test_the_proof_holds_for_what_the_graphs_reach():
     rng = np.random.default_rng(0)
     for seed in range(3):
         content = graphs.hyper_graph(model_of(2, seed).prior.decoder)
-        bound = exact.prove(content)
+        bound = bounds.prove(content)
         z = rng.choice([-(2**15), 2**15], (1, 3, 3, 3)).astype(np.float32)
         shift = np.zeros((1, 8, 1, 1), np.float32)
         (features,) = Graph(content)(z=z, shift=shift)
@@ -117,7 +117,7 @@ def test_a_layer_too_wide_for_float32_is_refused():
     decoder = HyperDecoder(1024, 4)
     nn.init.constant_(decoder.enter.weight, 127 / 64)
     with pytest.raises(ValueError, match=r"can reach 33\d+, above 2\*\*24"):
-        exact.prove(graphs.hyper_graph(decoder))
+        bounds.prove(graphs.hyper_graph(decoder))
 
 
 def test_a_bias_too_large_for_float32_is_refused():

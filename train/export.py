@@ -20,7 +20,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from train import exact, graphs, transforms
+from train import graphs, transforms
 from train.checkpoints import Weights
 from train.cost import costs
 from train.frequencies import gaussian_tables
@@ -29,9 +29,10 @@ from train.nets import PhotoCodec, space_to_depth
 from train.parity import integer_symbols
 from train.prior import ACTIVATION_UNIT, Step
 from train.recipes import Model, Recipe
-from vaecodec import latents
-from vaecodec.bundle import FORMAT, MANIFEST, fingerprint
+from vaecodec import bounds, latents
+from vaecodec.bundle import FORMAT, fingerprint
 from vaecodec.layouts import LAYOUTS
+from vaecodec.places import MANIFEST
 from vaecodec.runtime import Graph
 
 SIZE_LIMIT = 12_000_000
@@ -90,17 +91,25 @@ def _halo(blocks: tuple[int, int]) -> int:
 def verify(
     model: PhotoCodec, files: Mapping[str, bytes], crop: NDArray[np.uint8]
 ) -> dict[str, Any]:
-    """Show a bundle's claims on one image, uint8 (H, W, 3) with sides divisible by 64.
-
-    Raises ValueError that says which claim failed; returns the figures for the manifest.
-    """
+    """Show that files are what a network gives whenever it is exported, and their `claims`."""
     if files_of(model) != dict(files):
         raise ValueError("a second export gives other bytes")
+    return claims(model, files, crop)
+
+
+def claims(
+    model: PhotoCodec, files: Mapping[str, bytes], crop: NDArray[np.uint8]
+) -> dict[str, Any]:
+    """Show a bundle's claims on one image, uint8 (H, W, 3) with sides divisible by 64.
+
+    model: the network that the files are of. Raises ValueError that says which claim failed;
+    returns the figures for the manifest.
+    """
     for name, content in files.items():
         if name.endswith(".onnx"):
             refuse_paths(name, content)
-    _check_tables(files["quality.npz"])
-    sums = {n: exact.prove(c) for n, c in files.items() if n.startswith(("hyper", "step"))}
+    bounds.check_tables(files["quality.npz"])
+    sums = {n: bounds.prove(c) for n, c in files.items() if n.startswith(("hyper", "step"))}
     result: dict[str, Any] = {"largest_sum": max(sums.values())}
     return result | _verify_transforms(model, files, crop) | _verify_prior(model, files, crop)
 
@@ -115,15 +124,6 @@ def refuse_paths(name: str, content: bytes) -> None:
         tensor.ClearField("raw_data")
     if found := _PATH.search(graph.SerializeToString()):
         raise ValueError(f"{name} holds a path of this machine: ...{found[0]!r}...")
-
-
-def _check_tables(content: bytes) -> None:
-    """Raise ValueError where an integer table leaves what the proof of the graphs takes in."""
-    with np.load(io.BytesIO(content)) as tables:
-        for name, entry in (("shift", "shift"), ("row_offset", "offset")):
-            largest, limit = int(np.abs(tables[name]).max()), exact.INPUTS[entry].high
-            if largest > limit:
-                raise ValueError(f"the table {name} reaches {largest}; at most {limit} is allowed")
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 Graphs are built node by node from integer weights: nothing is traced, so they hold no metadata and
 are the same bytes each time. Every tensor holds integers, or integers over a power of two, in
-float32; train/exact.py proves that no sum can leave the range in which float32 is exact.
+float32; vaecodec/bounds.py proves that no sum can leave the range in which float32 is exact.
 """
 
 from __future__ import annotations

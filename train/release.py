@@ -15,9 +15,9 @@ import vaecodec
 from train import evaluate, export, vae_evaluate, vae_export
 from train.checkpoints import Weights
 from train.vae_recipe import VaeRecipe
-from vaecodec.bundle import MANIFEST
 from vaecodec.codec import Codec
 from vaecodec.images import read
+from vaecodec.places import MANIFEST
 
 LICENCE = "MIT"
 SAMPLE = Path(vaecodec.__file__).parent / "samples" / "flowers.webp"

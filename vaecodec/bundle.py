@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from vaecodec import manifest as manifests
 from vaecodec.container import FINGERPRINT_BYTES
 from vaecodec.errors import ModelError
 from vaecodec.layouts import LAYOUTS, Kinds, Layout
+from vaecodec.places import MANIFEST, directories, search_path
 
 if TYPE_CHECKING:
     from zipfile import ZipFile
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from vaecodec.tables import FrequencyTables
 
 DEFAULT_MODEL = "photo-1"
-MANIFEST = "manifest.json"
 FORMAT = 1
 """The version of bundles that this vaecodec reads."""
 
@@ -150,14 +149,64 @@ class Bundle:
             ) from error
         return arrays
 
+    @cached_property
+    def base(self) -> Bundle | None:
+        """The bundle that this one is kept as a difference to, if it is.
+
+        Raises ModelError where it is not at hand.
+        """
+        if not (named := self.manifest.get("base")):
+            return None
+        wanted, folders = bytes.fromhex(named["fingerprint"]), [self.path.parent, *search_path()]
+        for bundle in available(folders):
+            if bundle.fingerprint == wanted and not bundle.manifest.get("base"):
+                return bundle
+        raise ModelError(
+            f"{self.name} is kept as a difference to model {named['name']} ({wanted.hex()}), which "
+            "is not here; install that first with `vaecodec models add`"
+        )
+
     def read(self, name: str) -> bytes:
-        """Return the contents of a file of the bundle."""
+        """Return the contents of a file of the bundle, made from its base's if it is kept so."""
+        source = self.source(name)
+        if isinstance(source, bytes):
+            return source
         try:
-            return (self.path / name).read_bytes()
+            return source.read_bytes()
         except OSError as error:
+            raise ModelError(f"{source} cannot be read; install the bundle again") from error
+
+    def source(self, name: str) -> Path | bytes:
+        """Return where a file of the bundle lies, or its contents where they are made.
+
+        What is made from the base has the hash that the manifest states. Raises ModelError.
+        """
+        own = self.path / name
+        if not self.manifest.get("base") or own.exists():
+            return own
+        assert self.base is not None
+        content = self._made(self.base, name)
+        if hashlib.sha256(content).hexdigest() != self.manifest["files"].get(name):
             raise ModelError(
-                f"{self.path / name} cannot be read; install the bundle again"
+                f"{name} cannot be made of {self.base.path} and {self.path}: one of them is not "
+                "what was released; install both again"
+            )
+        return content
+
+    def _made(self, base: Bundle, name: str) -> bytes:
+        """Return a file's contents: the base's, with the changes that there are."""
+        from vaecodec import difference
+
+        content, packed = base.read(name), self.read(difference.FILE)
+        try:
+            if name in difference.changed(packed):
+                change = difference.unpack(packed, name, len(content))
+                content = difference.apply(content, change)
+        except ValueError as error:
+            raise ModelError(
+                f"{self.path / difference.FILE} is damaged: {error}; install the bundle again"
             ) from error
+        return content
 
     def verify(self) -> None:
         """Raise ModelError unless every file has the hash that the manifest states."""
@@ -199,30 +248,6 @@ def _check_gains(arrays: dict[str, NDArray[Any]]) -> None:
     for key, array in arrays.items():
         if array.dtype.kind == "f" and not 0 < array.min() <= array.max() < float("inf"):
             raise ModelError(f"{key} has values that are not positive and finite")
-
-
-def search_path() -> list[Path]:
-    """Return the directories that hold bundles: the package's, $VAECODEC_MODELS, the user's."""
-    import platformdirs
-
-    package = Path(__file__).parent
-    folders = [package / "exported", package.parent / "exported"]
-    if own := os.environ.get("VAECODEC_MODELS"):
-        folders += map(Path, own.split(os.pathsep))
-    return [*folders, platformdirs.user_data_path("vaecodec") / "models"]
-
-
-def directories(folders: list[Path] | None = None) -> Iterator[Path]:
-    """Yield the directories of bundles, damaged or not, by name within each of `folders`.
-
-    `folders` are bundles or hold some; by default they are the search path.
-    """
-    for folder in search_path() if folders is None else folders:
-        if (folder / MANIFEST).is_file():
-            yield folder
-        elif folder.is_dir():
-            for manifest in sorted(folder.glob(f"*/{MANIFEST}")):
-                yield manifest.parent
 
 
 def available(folders: list[Path] | None = None) -> Iterator[Bundle]:
@@ -269,6 +294,6 @@ def find_fingerprint(wanted: bytes, place: Path | None = None) -> Bundle:
         if bundle.fingerprint == wanted:
             return bundle
     raise ModelError(
-        f"the file was written with model {wanted.hex()}, which is not here; put its bundle in "
-        f"{search_path()[-1]} or name its directory with --model"
+        f"the file was written with model {wanted.hex()}, which is not here; `vaecodec models add` "
+        "installs its bundle once you have it, or name its directory with --model"
     )

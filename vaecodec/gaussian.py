@@ -195,11 +195,11 @@ class Gaussian:
 
     @cached_property
     def _encoder(self) -> Graph:
-        return Graph(self.bundle.path / "encoder.onnx", self._provider, self._threads)
+        return Graph(self.bundle.source("encoder.onnx"), self._provider, self._threads)
 
     @cached_property
     def _decoder(self) -> Graph:
-        return Graph(self.bundle.path / "decoder.onnx", self._provider, self._threads)
+        return Graph(self.bundle.source("decoder.onnx"), self._provider, self._threads)
 
 
 def _named(height: int, width: int, colours: int) -> str:

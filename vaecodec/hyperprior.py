@@ -282,7 +282,7 @@ class Hyperprior:
             if (name, free) not in self._graphs:
                 file, owner = f"{name}.onnx", f"{base}.onnx"
                 self._graphs[name, free] = Graph(
-                    freed(self.bundle.read(file)) if free else self.bundle.path / file,
+                    freed(self.bundle.read(file)) if free else self.bundle.source(file),
                     self._provider if of_transforms else "cpu",
                     self._threads,
                     weights={} if base == name else {owner: self.bundle.read(owner)},

@@ -16,6 +16,14 @@ def is_plain_name(value: object) -> bool:
     return value.isprintable() and not set(value) & set("/\\:")
 
 
+_MODEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9_-])?")
+
+
+def is_model_name(value: str) -> bool:
+    """Return whether a model of this name can be sent along: a folder's name on every system."""
+    return _MODEL.fullmatch(value) is not None
+
+
 def is_whole(low: int, high: int) -> Callable[[Any], bool]:
     """Return what tells whether a value is an integer from `low` to `high`."""
     return lambda value: type(value) is int and low <= value <= high  # True is no number
@@ -62,6 +70,14 @@ def _is_point(value: object) -> bool:
     return _is_figures({k: v for k, v in value.items() if k != "set"})
 
 
+def _is_base(value: Any) -> bool:
+    if value is None:
+        return True
+    if not isinstance(value, dict) or not is_plain_name(value.get("name")):
+        return False
+    return _is_hex(16)(value.get("fingerprint"))
+
+
 Entries = Mapping[str, tuple[Callable[[Any], bool], str]]
 """Place in a manifest, with dots between keys -> whether a value will do, what is expected."""
 
@@ -76,6 +92,7 @@ COMMON: Entries = {
     "fingerprint": (_is_hex(16), "16 hexadecimal digits"),
     "default_quality": (_is_quality, "0 to 100"),
     "files": (_is_files, "plain file names, each with a SHA-256"),
+    "base": (_is_base, "the name and fingerprint of a bundle, or nothing"),
     "cost": (_is_cost, "figures by name, or nothing"),
     "measured": (_is_measured, "a list of figures by name, each with its set, or nothing"),
 }

@@ -1,7 +1,7 @@
 """Priors: from the latents decoded so far to the mean and the table row of each that follows.
 
 Section "Symbols of a tile" of docs/format.md. Integers only: the networks are integer graphs that
-float32 computes exactly (train/exact.py proves it at export), and run on the CPU provider always.
+float32 computes exactly (vaecodec/bounds.py proves it), and run on the CPU provider always.
 Encoder and decoder walk the same path and differ in where a symbol comes from.
 """
 

@@ -1,4 +1,4 @@
-"""vaecodec models."""
+"""vaecodec models, and what it does without a command: list them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vaecodec.commands import options
+from vaecodec.commands.models_store import add, pack, remove
 from vaecodec.commands.tables import table
 from vaecodec.errors import ModelError
 
@@ -24,16 +25,40 @@ MEASURES = {
 """Keys of a manifest's measurements that are shown -> head of the column, format."""
 
 
-@click.command(short_help="List the models at hand and verify their files.")
+class _OrList(click.Group):
+    """Lists where no command is named: `models`, `models DIR`, `models --json`."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        named = {*self.commands, *context.help_option_names}
+        asked = bool(args) or not context.resilient_parsing  # else a shell completes commands
+        if asked and not named & {*args[:1]}:
+            args = ["list", *args]
+        return super().parse_args(context, args)
+
+
+@click.group(
+    cls=_OrList,
+    short_help="List the models at hand and verify their files; add, remove, pack.",
+    subcommand_metavar="[DIR]... | COMMAND [ARGS]...",
+)
+def models() -> None:
+    """List the models at hand, and install those that somebody sent.
+
+    Without a command, or with directories in its place, this is `vaecodec models list`, whose
+    options go here as well: `vaecodec models --json` prints JSON.
+    """
+
+
+@models.command("list", short_help="List the models at hand and verify their files (the default).")
 @click.argument("folders", nargs=-1, metavar="[DIR]...", type=click.Path(path_type=Path))
 @options.json_flag
-def models(folders: tuple[Path, ...], as_json: bool) -> None:
+def listing(folders: tuple[Path, ...], as_json: bool) -> None:
     """List the models at hand, what each measures, and whether its files are those released.
 
     They are looked for beside the package, in the directories that the variable VAECODEC_MODELS
     names, and in the user's data directory; or in each DIR, a bundle or a directory of bundles.
     """
-    from vaecodec.bundle import directories, search_path
+    from vaecodec.places import directories, search_path
 
     found = [_describe(path) for path in directories(list(folders) or None)]
     if as_json:
@@ -45,6 +70,10 @@ def models(folders: tuple[Path, ...], as_json: bool) -> None:
         raise click.ClickException(f"there is no model in {looked_in}")
     if damaged := [facts["path"] for facts in found if facts["problem"]]:
         raise click.ClickException(f"damaged, install again: {', '.join(damaged)}")
+
+
+for _command in (add, remove, pack):
+    models.add_command(_command)
 
 
 def _describe(path: Path) -> dict[str, Any]:
@@ -80,7 +109,7 @@ def _contents(bundle: Bundle) -> dict[str, Any]:
 def _text(facts: dict[str, Any]) -> str:
     lines = [f"{facts['name']}  {facts['path']}"]
     if "fingerprint" in facts:
-        cost = ", ".join(f"{part} {value:.1f}" for part, value in facts["cost"].items())
+        cost = ", ".join(f"{_plain(part)} {value:.1f}" for part, value in facts["cost"].items())
         lines += [
             f"  fingerprint      {facts['fingerprint']}",
             f"  size             {facts['bytes'] / 1e6:.1f} MB",
@@ -97,6 +126,11 @@ def _text(facts: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _plain(text: str) -> str:
+    """Return text of a manifest without what a terminal would obey."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
 def _images(shape: tuple[int, int, int] | None) -> str:
     if shape is None:
         return "of any size"
@@ -108,7 +142,7 @@ def _measured(points: list[dict[str, Any]], default: float) -> str:
     shown = {key: value for key, value in MEASURES.items() if any(key in p for p in points)}
     rows = [
         (
-            str(point.get("set", "")),
+            _plain(point.get("set", "")),
             f"{point.get('quality', default):g}",
             *(format(point[key], how) if key in point else "" for key, (_, how) in shown.items()),
         )

@@ -22,6 +22,7 @@ __all__ = [
     "force",
     "json_flag",
     "model",
+    "model_names",
     "provider",
     "quality",
     "quiet",
@@ -37,7 +38,7 @@ __all__ = [
 Decorated = TypeVar("Decorated", bound=Callable[..., Any] | click.Command)
 
 
-def _model_names(_context: Any, _parameter: Any, incomplete: str) -> list[CompletionItem]:
+def model_names(_context: Any, _parameter: Any, incomplete: str) -> list[CompletionItem]:
     """Return the names of the bundles at hand that begin with `incomplete`, or ask for folders."""
     from vaecodec.bundle import available
 
@@ -66,7 +67,7 @@ class _Number(click.FloatRange):
 model = click.option(
     "--model",
     metavar="NAME|DIR",
-    shell_complete=_model_names,
+    shell_complete=model_names,
     help="The model: a name that `vaecodec models` lists, or the directory of a bundle. "
     "[default: photo-1]",
 )
@@ -74,7 +75,7 @@ where_to_look = click.option(
     "--model",
     metavar="DIR",
     type=click.Path(path_type=Path),
-    shell_complete=_model_names,
+    shell_complete=model_names,
     help="Where to look for the model that the file names: a bundle or a directory of bundles.",
 )
 provider = click.option(
