@@ -225,7 +225,10 @@ def test_lines_are_told_where_there_is_no_terminal(capsys, monkeypatch):
         bar.update(0.5)
     with progress.Progress("training", silent=True) as bar:
         bar.update(0.5)
-    assert capsys.readouterr().err == "training:  25%, loss 1\ntraining:  50%\n"
+    assert (
+        capsys.readouterr().err
+        == "training:  25%, 0.0 min left, loss 1\ntraining:  50%, 0.0 min left\n"
+    )
 
 
 def test_a_bar_is_drawn_on_a_terminal(capsys, monkeypatch):

@@ -6,7 +6,7 @@ torch = pytest.importorskip("torch")
 
 from tests.training import RECIPE, photographs, recipe  # noqa: E402
 from train import recipes  # noqa: E402
-from train.data import Crops  # noqa: E402
+from train.data import Crops, Shapes  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_a_file_that_cannot_be_read_is_skipped_with_a_message(images, tmp_path, 
     (tmp_path / "broken.png").write_bytes(b"no image")
     (tmp_path / "cut.png").write_bytes((images / "dog.png").read_bytes()[:5000])
     (tmp_path / "notes.txt").write_text("not looked at")
-    crops = Crops([tmp_path], 64, (1.0,), torch.device("cpu"))
+    crops = Crops([tmp_path], Shapes(64, (1.0,)), torch.device("cpu"))
     assert len(crops.images) == 3
     message = capsys.readouterr().err
     assert f"skipped {tmp_path / 'broken.png'}" in message
@@ -65,15 +65,15 @@ def test_a_file_that_cannot_be_read_is_skipped_with_a_message(images, tmp_path, 
 
 def test_a_folder_without_a_usable_image_is_an_error(images, tmp_path):
     with pytest.raises(ValueError, match=r"none of the 3 image files .* has 512x512 pixels"):
-        Crops([images], 512, (1.0,), torch.device("cpu"))
+        Crops([images], Shapes(512, (1.0,)), torch.device("cpu"))
     with pytest.raises(ValueError, match="none of the 0"):
-        Crops([tmp_path], 64, (1.0,), torch.device("cpu"))
+        Crops([tmp_path], Shapes(64, (1.0,)), torch.device("cpu"))
     with pytest.raises(FileNotFoundError, match="is not a folder"):
-        Crops([tmp_path / "missing"], 64, (1.0,), torch.device("cpu"))
+        Crops([tmp_path / "missing"], Shapes(64, (1.0,)), torch.device("cpu"))
 
 
 def test_images_are_used_at_every_scale_that_is_large_enough(images):
-    crops = Crops([images], 128, (1.0, 0.8, 0.5), torch.device("cpu"))
+    crops = Crops([images], Shapes(128, (1.0, 0.8, 0.5)), torch.device("cpu"))
     assert sorted({tuple(i.shape) for i in crops.images}) == [(141, 128, 3), (176, 160, 3)]
     batch = crops.batch(5, torch.Generator().manual_seed(0))
     assert batch.shape == (5, 128, 128, 3)
@@ -82,7 +82,7 @@ def test_images_are_used_at_every_scale_that_is_large_enough(images):
 
 
 def test_crops_are_flipped_and_transposed_but_not_made_up(images):
-    crops = Crops([images], 128, (0.8,), torch.device("cpu"))
+    crops = Crops([images], Shapes(128, (0.8,)), torch.device("cpu"))
     seen = crops.batch(40, torch.Generator().manual_seed(0))
     turned = [
         image[top : top + 128].permute(*axes, 2).flip(flips).numpy().tobytes()

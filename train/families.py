@@ -5,7 +5,7 @@ A family's recipe says which it is; what the loop asks of it is a `Task`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -84,6 +84,10 @@ class Task(Protocol):
 
     def finish(self) -> None:
         """Learn from the training images what the weights in the network need besides."""
+
+
+Make = Callable[[AnyRecipe, Sequence[str | Path], torch.device, int, int], Task]
+"""What makes a task: the arguments of `task_of`."""
 
 
 def task_of(

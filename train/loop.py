@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from train import checkpoints, pictures
-from train.families import Result, Validation, task_of
+from train.families import Make, Result, Validation, task_of
 from train.optim import Average, set_rate
 from train.progress import Progress, say, tensorboard
 from train.recipes import AnyRecipe, differences, read
@@ -48,17 +48,19 @@ class Best:
 class Trainer:
     """One run: the network, its optimisers and averages, and how far it has come.
 
-    recipe: what is trained. images: folders of training images. out: the run's folder. Under
-    torchrun each process trains on images of its own, and gradients are averaged.
+    recipe: what is trained. images: folders of training images. out: the run's folder. make: gives
+    the task. Under torchrun each process trains on images of its own, and gradients are averaged.
     """
 
-    def __init__(self, recipe: AnyRecipe, images: Sequence[str | Path], out: Path) -> None:
+    def __init__(
+        self, recipe: AnyRecipe, images: Sequence[str | Path], out: Path, make: Make = task_of
+    ) -> None:
         self.recipe, self.out = recipe, out
         self.device = _device()
         self.rank, self.world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         if self.world > 1 and not dist.is_initialized():
             dist.init_process_group("cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo")
-        self.task = task_of(recipe, images, self.device, self.rank, self.world)
+        self.task = make(recipe, images, self.device, self.rank, self.world)
         self.model = self.task.model
         self.optimisers = self.task.optimisers()
         self.average = Average(self.model, recipe.optimiser.average)

@@ -70,9 +70,12 @@ def optimisers(model: nn.Module, settings: Optimiser) -> list[torch.optim.Optimi
 
     Inner 1x1 matrices: Muon. The linear transforms that the KLT filled in: AdamW at a third of its
     rate. Tables per quality level: AdamW at their own, higher rate. Everything else: AdamW.
+    Frozen parameters stay out.
     """
     matrices, linear, tables, rest = [], [], [], []
     for name, p in model.named_parameters():
+        if not p.requires_grad:
+            continue
         if name in LINEAR:
             linear.append(p)
         elif p.ndim == 4 and p.shape[2:] == (1, 1):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from train import klt
-from train.data import Crops
+from train.data import Crops, Shapes
 from train.nets import Output, PhotoCodec
 from train.optim import optimisers
 from train.recipes import Recipe
@@ -36,13 +36,20 @@ class PhotoTask:
     log_every = 20
 
     def __init__(
-        self, recipe: Recipe, images: Sequence[str | Path], device: torch.device, rank: int
+        self,
+        recipe: Recipe,
+        images: Sequence[str | Path],
+        device: torch.device,
+        rank: int,
+        network: PhotoCodec | None = None,
     ) -> None:
+        """network: what to train, started already; None builds the recipe's, untrained."""
         self.recipe, self.device = recipe, device
-        data = recipe.data
-        self.crops = Crops(images, data.crop, data.scales, device, silent=rank > 0)
+        data, self._started = recipe.data, network is not None
+        shapes = Shapes(data.crop, data.scales, extend=self._started)
+        self.crops = Crops(images, shapes, device, silent=rank > 0)
         torch.manual_seed(recipe.seed)
-        self.model: PhotoCodec = recipe.build().to(device)
+        self.model: PhotoCodec = (network or recipe.build()).to(device)
         self.run: Callable[[Tensor, Tensor], Output] = self.model
         if device.type == "cuda":
             self.model.train_in_bf16()
@@ -60,7 +67,9 @@ class PhotoTask:
         return Validation(folders, count) if folders else None
 
     def start(self) -> None:
-        """Fill the network with the KLT of the training images."""
+        """Fill the network with the KLT of the training images, unless it is started already."""
+        if self._started:
+            return
         generator = torch.Generator().manual_seed(self.recipe.seed)
         crops = self.crops.batch(96, generator).cpu()
         levels = self.recipe.lambdas(torch.linspace(0, 100, self.recipe.model.levels))

@@ -5,6 +5,7 @@ tqdm and TensorBoard are optional: `fit` runs where only torch, NumPy and Pillow
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from pathlib import Path
@@ -32,10 +33,10 @@ class Progress:
 
     def __init__(self, label: str, silent: bool = False) -> None:
         self._label, self._silent = label, silent
-        self._told = time.monotonic()
+        self._began = self._told = time.monotonic()
         self._bar: Any = None
         if tqdm is not None and not silent and sys.stderr.isatty():
-            shape = "{desc}: {percentage:3.0f}% {bar} {elapsed}{postfix}"
+            shape = "{desc}: {percentage:3.0f}% {bar} {elapsed}, {remaining} left{postfix}"
             self._bar = tqdm(total=1.0, desc=label, bar_format=shape)
 
     def __enter__(self) -> Progress:
@@ -52,7 +53,8 @@ class Progress:
             self._bar.set_postfix_str(text)
         elif not self._silent and time.monotonic() - self._told >= LINE_SECONDS:
             self._told = time.monotonic()
-            say(f"{self._label}: {done:4.0%}{', ' if text else ''}{text}")
+            left = (self._told - self._began) * (1 / done - 1) / 60 if done else math.inf
+            say(f"{self._label}: {done:4.0%}, {left:.1f} min left{', ' if text else ''}{text}")
 
 
 def tensorboard(folder: Path) -> Any:
