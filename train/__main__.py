@@ -10,14 +10,17 @@ import sys
 from pathlib import Path
 
 from train import commands
+from train.arguments import Group, command, file, folder, names, number, place, share
 from vaecodec.errors import VaecodecError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; return the exit status: 0 done, 1 not done and why in one line, 2 usage."""
+    """Run one command; return the exit status, as --help says."""
     chosen = _parser().parse_args(arguments)
     try:
         return int(chosen.run(chosen) or 0)
+    except KeyboardInterrupt:
+        return 130
     except (FileNotFoundError, FileExistsError, ValueError, VaecodecError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
@@ -31,14 +34,16 @@ def _parser() -> argparse.ArgumentParser:
         "  python -m train fit photo-1 IMAGES --out runs/photo-1 --minutes 60 --anneal 0.4\n"
         "  python -m train export runs/photo-1 --name photo-1 --choose IMAGES\n"
         "  python -m train evaluate exported/photo-1 IMAGES\n"
-        "  python -m train fit mnist-conv-2d MNIST --out runs/mnist-conv-2d",
+        "  python -m train fit mnist-conv-2d MNIST --out runs/mnist-conv-2d\n"
+        "  python -m train finetune --from photo-1 FOLDER --minutes 20 --name mine",
         epilog="IMAGES are folders, searched with their subfolders; for a gaussian recipe, the one "
         "that holds the files it names. MODEL is a bundle's name or directory. Exit status: 0 "
-        "done, 1 not done and why in one line on stderr, 2 wrong usage.",
+        "done, 1 not done and why in one line on stderr, 2 wrong usage, 130 Ctrl-C.",
     )
     group = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
     for add in (
         _fit,
+        _finetune,
         _evaluate,
         _export,
         _efforts,
@@ -49,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         _curves,
         _plot,
         _reproduce,
+        _sheets,
     ):
         add(group)
     return parser
@@ -56,35 +62,11 @@ def _parser() -> argparse.ArgumentParser:
 
 KINDS = ("reconstructions", "samples", "manifold", "codes", "traversal")
 
-_Group = argparse._SubParsersAction  # its only name
 
-
-class _Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows the defaults that there are."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default in (None, False, "", []):
-            return action.help
-        return super()._get_help_string(action)
-
-
-def _command(group: _Group, run: commands.Command, name: str) -> argparse.ArgumentParser:
-    """Add a command whose help is the docstring of the function that runs it."""
-    text = " ".join((run.__doc__ or "").split())
-    parser: argparse.ArgumentParser = group.add_parser(
-        name,
-        help=text.split(". ")[0].rstrip("."),
-        description=text,
-        formatter_class=_Help,
-    )
-    parser.set_defaults(run=run)
-    return parser
-
-
-def _fit(group: _Group) -> None:
-    p = _command(group, commands.fit, "fit")
+def _fit(group: Group) -> None:
+    p = command(group, commands.fit, "fit")
     p.add_argument("recipe", metavar="RECIPE", help="a name under train/recipes, or a TOML file")
-    p.add_argument("images", metavar="IMAGES", nargs="+", type=_folder)
+    p.add_argument("images", metavar="IMAGES", nargs="+", type=folder)
     p.add_argument("--out", type=Path, required=True, help="folder of the run")
     p.add_argument(
         "--minutes",
@@ -94,7 +76,7 @@ def _fit(group: _Group) -> None:
     )
     p.add_argument(
         "--anneal",
-        type=_share,
+        type=share,
         default=0.0,
         help="share of the time (or steps), at its end, in which the rates fall to zero; 0 trains "
         "at a constant rate; the state before the decay stays in OUT/constant",
@@ -102,18 +84,18 @@ def _fit(group: _Group) -> None:
     p.add_argument("--steps", type=int, help="stop at this step in all, whatever the time")
     start = p.add_mutually_exclusive_group()
     start.add_argument(
-        "--resume", type=_folder, help="go on from a run's full state: the same curve"
+        "--resume", type=folder, help="go on from a run's full state: the same curve"
     )
     start.add_argument(
         "--continue",
-        type=_folder,
+        type=folder,
         dest="continue_",
         metavar="FOLDER",
         help="go on from a run's weights alone, with a new warm-up",
     )
     p.add_argument("--batch", type=int, help="crops per step and device, instead of the recipe's")
     p.add_argument(
-        "--validate", type=_folder, action="append", default=[], help="images to measure on the way"
+        "--validate", type=folder, action="append", default=[], help="images to measure on the way"
     )
     p.add_argument(
         "--validate-every", type=float, default=15.0, help="minutes between measurements"
@@ -121,19 +103,51 @@ def _fit(group: _Group) -> None:
     p.add_argument("--validate-images", type=int, default=5, help="how many images to measure")
     p.add_argument(
         "--patience",
-        type=_number,
+        type=number,
         help="stop after so many measurements without a better one, and keep the best",
     )
     p.add_argument("--save-every", type=float, default=5.0, help="minutes between saved states")
 
 
-def _evaluate(group: _Group) -> None:
-    p = _command(group, commands.evaluate, "evaluate")
+def _finetune(group: Group) -> None:
+    p = command(group, commands.finetune, "finetune")
+    p.add_argument("folders", metavar="FOLDER", nargs="+", type=folder)
+    p.add_argument("--from", dest="base", required=True, metavar="MODEL", help="to go on from")
+    p.add_argument("--name", required=True, help="name of the bundle")
+    p.add_argument("--minutes", type=float, default=20.0, help="of training; measuring adds to it")
+    p.add_argument(
+        "--holdout",
+        type=place,
+        action="append",
+        default=[],
+        metavar="PLACE",
+        help="image or folder to measure on, not to train on; may be repeated; every tenth image "
+        "of FOLDER (1 to 20) if not",
+    )
+    p.add_argument("--only", choices=("prior", "decoder"), help="train this part alone")
+    p.add_argument("--data", default="", help="what the images are, for the manifest")
+    p.add_argument(
+        "--out",
+        type=Path,
+        help="where the bundle goes; the user's models, as `vaecodec models` says",
+    )
+
+
+def _sheets(group: Group) -> None:
+    p = command(group, commands.sheets, "sheets")
+    p.add_argument("dataset", metavar="DATASET", type=place, help="idx file, zip or folder")
+    p.add_argument("--out", type=Path, required=True, help="folder of the sheets")
+    p.add_argument("--rows", type=number, default=16, help="of images")
+    p.add_argument("--columns", type=number, default=16, help="of images")
+
+
+def _evaluate(group: Group) -> None:
+    p = command(group, commands.evaluate, "evaluate")
     _model_and_images(p)
     p.add_argument(
         "--quality", type=float, action="append", help="may be repeated; nine from 0 to 100 if not"
     )
-    p.add_argument("--reference", type=_file, help="JSON of published points, for mean BD-rates")
+    p.add_argument("--reference", type=file, help="JSON of published points, for mean BD-rates")
     p.add_argument(
         "--against", action="append", help="a codec of --reference (measured_jpeg_pillow)"
     )
@@ -143,40 +157,40 @@ def _evaluate(group: _Group) -> None:
     p.add_argument("--threads", type=int, help="threads of each network")
 
 
-def _efforts(group: _Group) -> None:
-    p = _command(group, commands.efforts, "efforts")
+def _efforts(group: Group) -> None:
+    p = command(group, commands.efforts, "efforts")
     _model_and_images(p)
     p.add_argument("--effort", type=int, action="append", help="may be repeated; 0, 2 and 9 if not")
     p.add_argument(
         "--quality", type=float, action="append", help="may be repeated; 15, 40, 65 and 90 if not"
     )
-    p.add_argument("--reference", type=_file, help="JSON of published points, for BD-rates")
+    p.add_argument("--reference", type=file, help="JSON of published points, for BD-rates")
     p.add_argument("--tsv", type=Path, required=True, help="rows; those it has are not done again")
 
 
-def _export(group: _Group) -> None:
-    p = _command(group, commands.export, "export")
-    p.add_argument("folder", metavar="RUN", type=_folder, help="folder of the run")
+def _export(group: Group) -> None:
+    p = command(group, commands.export, "export")
+    p.add_argument("folder", metavar="RUN", type=folder, help="folder of the run")
     p.add_argument("--name", required=True, help="name of the bundle")
     p.add_argument("--out", type=Path, default=Path("exported"), help="where bundles are")
     p.add_argument("--data", default="", help="what the model was trained on, for the manifest")
     how = p.add_mutually_exclusive_group(required=True)
     how.add_argument(
-        "--choose", type=_folder, action="append", default=[], help="images to choose quality on"
+        "--choose", type=folder, action="append", default=[], help="images to choose quality on"
     )
     how.add_argument("--quality", type=float, help="default quality, instead of choosing one")
     p.add_argument("--target", type=float, default=80.0, help="SSIMULACRA 2 of the default quality")
     p.add_argument(
         "--measure",
-        type=_folder,
+        type=folder,
         action="append",
         default=[],
         help="where the test set of a gaussian recipe is, to be measured for the manifest",
     )
 
 
-def _exact(group: _Group) -> None:
-    p = _command(group, commands.exact, "exact")
+def _exact(group: Group) -> None:
+    p = command(group, commands.exact, "exact")
     _model_and_images(p)
     p.add_argument(
         "--quality", type=float, action="append", help="may be repeated; 10, 50 and 90 if not"
@@ -184,22 +198,22 @@ def _exact(group: _Group) -> None:
     p.add_argument("--count", type=int, default=10, help="at most so many images")
 
 
-def _gradients(group: _Group) -> None:
-    p = _command(group, commands.gradients, "gradients")
+def _gradients(group: Group) -> None:
+    p = command(group, commands.gradients, "gradients")
     p.add_argument("model", metavar="MODEL")
 
 
-def _stress(group: _Group) -> None:
-    p = _command(group, commands.stress, "stress")
+def _stress(group: Group) -> None:
+    p = command(group, commands.stress, "stress")
     _model_and_images(p)
     p.add_argument("--quality", type=float, help="quality of the generations; the model's default")
     p.add_argument("--count", type=int, default=10, help="generations")
 
 
-def _strip(group: _Group) -> None:
-    p = _command(group, commands.strip, "strip")
+def _strip(group: Group) -> None:
+    p = command(group, commands.strip, "strip")
     p.add_argument("model", metavar="MODEL")
-    p.add_argument("image", metavar="IMAGE", type=_file)
+    p.add_argument("image", metavar="IMAGE", type=file)
     p.add_argument("target", metavar="TARGET", type=Path, help="image file to write")
     p.add_argument("--quality", type=float, default=25.0)
     p.add_argument(
@@ -210,20 +224,21 @@ def _strip(group: _Group) -> None:
         metavar=("LEFT", "TOP", "RIGHT", "BOTTOM"),
     )
     p.add_argument("--zoom", type=int, default=1)
+    p.add_argument("--beside", metavar="MODEL", help="another model, for a panel of its own")
 
 
-def _curves(group: _Group) -> None:
-    p = _command(group, commands.curves, "curves")
-    p.add_argument("rows", metavar="ROWS", type=_file, help="what evaluate --tsv wrote")
-    p.add_argument("reference", metavar="REFERENCE", type=_file, help="JSON of published points")
+def _curves(group: Group) -> None:
+    p = command(group, commands.curves, "curves")
+    p.add_argument("rows", metavar="ROWS", type=file, help="what evaluate --tsv wrote")
+    p.add_argument("reference", metavar="REFERENCE", type=file, help="JSON of published points")
     p.add_argument("target", metavar="TARGET", type=Path, help="image file to write")
     p.add_argument("--codec", action="append", required=True, help="a codec of REFERENCE")
     p.add_argument("--label", default="vaecodec")
     p.add_argument("--title", default="Kodak, 24 images")
 
 
-def _plot(group: _Group) -> None:
-    p = _command(group, commands.plot, "plot")
+def _plot(group: Group) -> None:
+    p = command(group, commands.plot, "plot")
     p.add_argument("model", metavar="MODEL")
     p.add_argument("kind", metavar="KIND", choices=KINDS, help=", ".join(KINDS))
     p.add_argument(
@@ -234,8 +249,8 @@ def _plot(group: _Group) -> None:
         help="idx file, zip or folder of images; reconstructions takes several",
     )
     p.add_argument("-o", dest="target", type=Path, required=True, help="PNG file to write")
-    p.add_argument("--rows", type=_number, help="of images; traversal: at most so many dimensions")
-    p.add_argument("--columns", type=_number, help="of images")
+    p.add_argument("--rows", type=number, help="of images; traversal: at most so many dimensions")
+    p.add_argument("--columns", type=number, help="of images")
     for axis in ("x", "y"):
         p.add_argument(
             f"--{axis}",
@@ -246,17 +261,15 @@ def _plot(group: _Group) -> None:
             help=f"manifold: latents along {axis}",
         )
     p.add_argument("--seed", type=int, default=0, help="of samples, and of crops of larger images")
-    p.add_argument("--count", type=_number, help="codes: the first so many images; all if not")
-    p.add_argument(
-        "--names", type=_names, default=[], help="codes: what labels are called, A,B,..."
-    )
+    p.add_argument("--count", type=number, help="codes: the first so many images; all if not")
+    p.add_argument("--names", type=names, default=[], help="codes: what labels are called, A,B,...")
     p.add_argument("--index", type=int, default=0, help="traversal: which image")
-    p.add_argument("--threads", type=_number, help="threads of each network")
+    p.add_argument("--threads", type=number, help="threads of each network")
 
 
-def _reproduce(group: _Group) -> None:
-    p = _command(group, commands.reproduce, "reproduce")
-    p.add_argument("data_root", metavar="DATA_ROOT", type=_folder)
+def _reproduce(group: Group) -> None:
+    p = command(group, commands.reproduce, "reproduce")
+    p.add_argument("data_root", metavar="DATA_ROOT", type=folder)
     p.add_argument("--out", type=Path, required=True, help="folder of the runs and their results")
     p.add_argument("--bundles", type=Path, default=Path("exported"), help="where bundles go")
     p.add_argument("--docs", type=Path, default=Path("docs"), help="where the page goes")
@@ -271,35 +284,7 @@ def _reproduce(group: _Group) -> None:
 
 def _model_and_images(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL")
-    parser.add_argument("images", metavar="IMAGES", nargs="+", type=_folder)
-
-
-def _folder(text: str) -> Path:
-    if not Path(text).is_dir():
-        raise argparse.ArgumentTypeError(f"{text} is not a folder")
-    return Path(text)
-
-
-def _file(text: str) -> Path:
-    if not Path(text).is_file():
-        raise argparse.ArgumentTypeError(f"{text} is not a file")
-    return Path(text)
-
-
-def _number(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not positive")
-    return int(text)
-
-
-def _names(text: str) -> list[str]:
-    return text.split(",")
-
-
-def _share(text: str) -> float:
-    if not 0 <= float(text) <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return float(text)
+    parser.add_argument("images", metavar="IMAGES", nargs="+", type=folder)
 
 
 if __name__ == "__main__":

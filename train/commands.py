@@ -46,6 +46,44 @@ def fit(options: Namespace) -> None:
     trainer.close()
 
 
+def finetune(options: Namespace) -> None:
+    """Train a released photo model on for some minutes on the images of FOLDER.
+
+    Writes a bundle that is a difference to the one it came from, and the table of what it gains on
+    images that were held out; a model that gains nothing is not written. Ctrl-C ends the training,
+    and what was reached is measured.
+    """
+    from train import finetune as tuning
+    from vaecodec.bundle import find
+    from vaecodec.places import search_path
+
+    out = options.out or search_path()[-1]
+    plan = tuning.Finetuning(
+        find(options.base), options.name, out, options.minutes, options.only, options.data
+    )
+    tuning.refuse(plan)
+    images = tuning.split(options.folders, options.holdout)
+    folder, text = tuning.finetune(plan, images)
+    print(f"{text}\n\nwritten: {folder}; use it with: vaecodec encode IMAGE --model {plan.name}")
+
+
+def sheets(options: Namespace) -> None:
+    """Lay the images of a data set side by side as PNG files, sheets of rows and columns.
+
+    The last images, where they fill no sheet, are left out.
+    """
+    from train import pictures
+    from vaecodec.datasets import read_images
+
+    images, count = read_images(options.dataset), options.rows * options.columns
+    if len(images) < count:
+        raise ValueError(f"{options.dataset} has {len(images)} images; a sheet needs {count}")
+    options.out.mkdir(parents=True, exist_ok=True)
+    for number in range(len(images) // count):
+        sheet = pictures.grid(images[number * count : (number + 1) * count], options.columns)
+        pictures.save(sheet, options.out / f"sheet-{number:03}.png")
+
+
 def evaluate(options: Namespace) -> None:
     """Measure MODEL on real files of IMAGES.
 
@@ -168,9 +206,10 @@ def strip(options: Namespace) -> None:
     from vaecodec.codec import Codec
 
     codec = Codec(options.model, "cpu")
-    strip_of(codec, options.image, options.quality, tuple(options.box), options.zoom).save(
-        options.target
-    )
+    beside = Codec(options.beside, "cpu") if options.beside else None
+    box = tuple(options.box)
+    picture = strip_of(codec, options.image, options.quality, box, options.zoom, beside)
+    picture.save(options.target)
 
 
 def curves(options: Namespace) -> None:

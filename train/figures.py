@@ -15,6 +15,7 @@ from vaecodec.codec import Codec
 from vaecodec.images import read
 from vaecodec.metrics import bits_per_pixel, psnr
 from vaecodec.picture import Samples, strip
+from vaecodec.targets import Target
 
 Save = Callable[[Image.Image, io.BytesIO, int], None]
 OTHERS: dict[str, Save] = {
@@ -30,7 +31,7 @@ def at_most(save: Save, pixels: Samples, size: int) -> tuple[int, Samples]:
 
     Quality 0 is taken where even that needs more.
     """
-    image = Image.fromarray(pixels)
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     low, high, best = 0, 100, b""
     while low <= high:
         middle = (low + high) // 2
@@ -44,14 +45,25 @@ def at_most(save: Save, pixels: Samples, size: int) -> tuple[int, Samples]:
 
 
 def strip_of(
-    codec: Codec, file: Path, quality: float, box: tuple[int, int, int, int], zoom: int
+    codec: Codec,
+    file: Path,
+    quality: float,
+    box: tuple[int, int, int, int],
+    zoom: int,
+    beside: Codec | None = None,
 ) -> Image.Image:
-    """Return a box (left, top, right, bottom) of an image, and of each codec's file of one size."""
+    """Return a box (left, top, right, bottom) of an image, and of each codec's file of one size.
+
+    beside: another model, for a panel of its own.
+    """
     original = read(file)
     height, width, _ = original.pixels.shape
     data = codec.encode(strip(original), quality)
     panels = [("original", 0, original.pixels)]
     panels += [(n, *at_most(save, original.pixels, len(data))) for n, save in OTHERS.items()]
+    if beside:
+        other = beside.encode(strip(original), target=Target("max-bytes", len(data)))
+        panels.append((beside.bundle.name, len(other), beside.decode_picture(other).pixels))
     panels.append((codec.bundle.name, len(data), codec.decode_picture(data).pixels))
     left, top, right, bottom = box
     side, tall, line = (right - left) * zoom, (bottom - top) * zoom, 40
@@ -59,7 +71,7 @@ def strip_of(
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
     for i, (name, size, pixels) in enumerate(panels):
         x = i * (side + 8)
-        crop = Image.fromarray(pixels[top:bottom, left:right])
+        crop = Image.fromarray(np.broadcast_to(pixels, (height, width, 3))[top:bottom, left:right])
         sheet.paste(crop.resize((side, tall), Image.Resampling.NEAREST), (x, line))
         draw.text((x + 2, 2), name, "black", font)
         if size:

@@ -96,6 +96,7 @@ def _contents(bundle: Bundle) -> dict[str, Any]:
         "name": bundle.name,
         "fingerprint": bundle.fingerprint.hex(),
         "family": manifest["family"],
+        "base": (manifest.get("base") or {}).get("name"),
         "image_shape": bundle.image_shape,
         "bytes": sum(file.stat().st_size for file in bundle.path.iterdir()),
         "default_quality": bundle.default_quality,
@@ -112,7 +113,7 @@ def _text(facts: dict[str, Any]) -> str:
         cost = ", ".join(f"{_plain(part)} {value:.1f}" for part, value in facts["cost"].items())
         lines += [
             f"  fingerprint      {facts['fingerprint']}",
-            f"  size             {facts['bytes'] / 1e6:.1f} MB",
+            f"  size             {_size(facts)}",
             f"  images           {_images(facts['image_shape'])}",
             f"  default quality  {facts['default_quality']:g}",
             f"  kMAC per pixel   {cost or 'not stated'}",
@@ -129,6 +130,11 @@ def _text(facts: dict[str, Any]) -> str:
 def _plain(text: str) -> str:
     """Return text of a manifest without what a terminal would obey."""
     return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def _size(facts: dict[str, Any]) -> str:
+    size = f"{facts['bytes'] / 1e6:.1f} MB"
+    return f"{size}, a difference to {facts['base']}" if facts["base"] else size
 
 
 def _images(shape: tuple[int, int, int] | None) -> str:

@@ -127,7 +127,7 @@ effort = click.option(
     type=click.IntRange(0, 9),
     metavar="0-9",
     help="How hard to look for a smaller file that looks the same: 0 not at all, 9 for many times "
-    "as long. Decoding is the same. [default: 2, a second for 768x512 on two cores]",
+    "as long. Decoding is the same. [default: 2, half a second for 768x512 on two cores]",
 )
 strip = click.option("--strip", is_flag=True, help="Leave out ICC profile, EXIF and XMP.")
 force = click.option("-f", "--force", is_flag=True, help="Replace the output where it exists.")

@@ -1,0 +1,342 @@
+"""A bundle of one's own: trained on from a released one, a difference to it, better or refused."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxscript")
+
+from PIL import Image  # noqa: E402
+
+from tests.commands import process  # noqa: E402
+from tests.training import ROOT, photographs, recipe  # noqa: E402
+from train import adopt, compare, derive, export, finetune, moves  # noqa: E402
+from train.__main__ import main  # noqa: E402
+from train.loop import Trainer  # noqa: E402
+from train.optim import LINEAR  # noqa: E402
+from train.recipes import Data, Model  # noqa: E402
+from train.release import release  # noqa: E402
+from vaecodec import difference  # noqa: E402
+from vaecodec.bundle import Bundle, find  # noqa: E402
+from vaecodec.codec import Codec  # noqa: E402
+from vaecodec.difference import Kind  # noqa: E402
+from vaecodec.errors import ModelError  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """A folder with a model that has seen photographs for a few steps: easily improved on."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("base")
+    model = Model(24, 4, 16, 16, 2, 3, (1, 1), (1, 1), 0.25, 0.5)
+    chosen = recipe(model=model, data=Data(128, 2, (1.0,)))
+    trainer = Trainer(chosen, [photographs(folder / "images", 300)], folder / "run")
+    trainer.start()
+    for _ in range(30):
+        trainer.one_step(1.0)
+    trainer.save(folder / "run")
+    release(folder / "run", folder / "models", "small", [], 80.0, 40.0, "three photographs")
+    return folder / "models"
+
+
+@pytest.fixture(autouse=True)
+def looked_for(models, tmp_path, monkeypatch):
+    monkeypatch.setenv("VAECODEC_MODELS", f"{models}:{tmp_path}")
+
+
+@pytest.fixture
+def plaids(tmp_path):
+    """A folder of pictures far from photographs, one of them grey, one not readable."""
+    folder = tmp_path / "plaids"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for number in range(5):
+        lines = np.repeat(random.integers(0, 60, (2, 12, 3)), 8, 1) + random.integers(
+            0, 90, (2, 1, 3)
+        )
+        picture = np.maximum(lines[0][:, None], lines[1][None]).astype(np.uint8)
+        mode = Image.fromarray(picture).convert("L" if number == 1 else "RGB")
+        mode.save(folder / f"{number}.png")
+    (folder / "broken.png").write_bytes(b"no image")
+    return folder
+
+
+def tune(plaids, tmp_path, *more, minutes="0.05"):
+    arguments = ["finetune", plaids, "--from", "small", "--name", "mine", "--out", tmp_path, *more]
+    return main([*map(str, arguments), "--minutes", minutes])
+
+
+# Adoption
+
+
+def test_a_network_comes_out_of_its_bundle_as_it_went_in(models):
+    bundle = Bundle.open(models / "small")
+    files = export.files_of(adopt.network_of(bundle))
+    for name in ("hyper.onnx", "step0.onnx", "step1.onnx", "side.onnx", "tables.bin"):
+        assert files[name] == bundle.read(name), name
+    for name in ("quality.npz", "gains.npz"):
+        assert files[name] == bundle.read(name), name
+    for name in ("encoder.onnx", "decoder.onnx"):
+        for new, old in zip(tensors(files[name]), tensors(bundle.read(name)), strict=True):
+            assert np.abs(new - old).max() <= 1e-3 * np.abs(old).max()
+
+
+def test_the_released_model_comes_out_bit_by_bit():
+    bundle = find("photo-1")
+    files = export.files_of(adopt.network_of(bundle))
+    assert {name for name, content in files.items() if content != bundle.read(name)} == set()
+
+
+def tensors(graph):
+    found = onnx.load_from_string(graph).graph.initializer
+    return [onnx.numpy_helper.to_array(t).astype(np.float64) for t in found if t.dims]
+
+
+def test_a_model_of_another_family_is_refused():
+    with pytest.raises(ModelError, match="mnist-conv-2d is a gaussian model"):
+        adopt.network_of(find("mnist-conv-2d"))
+
+
+# Differences
+
+
+def test_what_moved_in_steps_comes_out_of_the_difference_as_it_was_trained(models):
+    bundle = Bundle.open(models / "small")
+    torch.manual_seed(0)
+    network = adopt.network_of(bundle)
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name not in LINEAR)
+    moves.attach(network, adopt.network_of(bundle))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.requires_grad:
+                parameter += 0.2 * parameter.square().mean().sqrt() * torch.randn_like(parameter)
+    steps = moves.detach(network)
+    state, network = network.state_dict(), adopt.recipe_of(bundle).build().eval()
+    network.load_state_dict(state)
+    assert steps.keys() == {"encoder.onnx", "decoder.onnx", "side.onnx"}
+    wanted = export.files_of(network)
+    found = derive.derive(bundle, wanted, steps)
+    assert set(found.own) == {"quality.npz", "gains.npz"}
+    assert set(found.changes) == {name for name in wanted if name.endswith(".onnx")}
+    assert found.files == wanted
+    moved = found.changes["decoder.onnx"].segments
+    assert (moved[moved[:, 2] == Kind.HALF, 1] > 0).sum() > 2
+    size = len(difference.pack({"decoder.onnx": found.changes["decoder.onnx"]}))
+    assert size < 0.5 * len(found.changes["decoder.onnx"].levels) + 20_000
+
+
+def test_weights_begin_where_they_were_and_learn_in_steps(models):
+    network = adopt.network_of(Bundle.open(models / "small"))
+    layer = network.decoder.blocks8[0].widen
+    before = layer.weight.detach().clone()
+    moves.attach(network, adopt.network_of(Bundle.open(models / "small")))
+    assert torch.equal(layer.weight, before)
+    step = layer.parametrizations.weight[0].step
+    layer.weight.sum().backward()
+    original = layer.parametrizations.weight.original
+    assert torch.equal(original.grad, torch.ones_like(before))
+    with torch.no_grad():
+        original += 0.4 * step
+        assert torch.equal(layer.weight, before)
+        original += 0.2 * step
+        assert torch.allclose(layer.weight, before + step)
+
+
+def test_a_graph_of_another_shape_is_kept_whole(models):
+    bundle = Bundle.open(models / "small")
+    other = bundle.read("encoder.onnx")
+    found = derive.derive(bundle, {"decoder.onnx": other}, {})
+    assert found.own == found.files == {"decoder.onnx": other}
+    assert not found.changes
+
+
+# Which images
+
+
+def test_every_tenth_image_is_held_out_and_twenty_at_most(tmp_path):
+    for count, expected in ((2, 1), (14, 1), (15, 2), (40, 4), (300, 20)):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        for number in range(count):
+            Image.new("L", (1, 1)).save(folder / f"{number:03}.png")
+        images = finetune.split([folder])
+        assert len(images.held_out) == expected
+        assert len(images.training) == count - expected
+        assert not set(images.training) & set(images.held_out)
+
+
+def test_images_held_out_are_named_and_not_trained_on(plaids):
+    images = finetune.split([plaids], [plaids / "1.png", plaids / "3.png"])
+    assert [path.name for path in images.held_out] == ["1.png", "3.png"]
+    assert [path.name for path in images.training] == ["0.png", "2.png", "4.png", "broken.png"]
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_fewer_than_two_images_are_an_error(tmp_path, plaids, capsys, count):
+    folder = tmp_path / "few"
+    folder.mkdir()
+    for number in range(count):
+        (folder / f"{number}.png").write_bytes((plaids / "0.png").read_bytes())
+    assert tune(folder, tmp_path) == 1
+    assert f"has {count} images; 2 or more" in capsys.readouterr().err
+
+
+def test_a_folder_of_unreadable_images_is_an_error(tmp_path, capsys):
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    for number in range(3):
+        (folder / f"{number}.png").write_bytes(b"no image")
+    assert tune(folder, tmp_path) == 1
+    assert "3 images; 2 or more that can be read" in capsys.readouterr().err
+
+
+def test_crops_fit_most_images(tmp_path, models):
+    def crop_for(*sides):
+        files = []
+        for number, side in enumerate(sides):
+            files.append(tmp_path / f"{number}.png")
+            Image.new("L", (side, side + 9)).save(files[-1])
+        data = finetune.recipe_for(Bundle.open(models / "small"), files).data
+        return data.crop, data.batch
+
+    assert crop_for(300, 300) == (128, 1)  # the recipe's
+    assert crop_for(*[100] * 10) == (64, 4)
+    assert crop_for(20, 40) == (64, 4)
+    assert crop_for(20, *[300] * 19) == (128, 1)
+
+
+# The command
+
+
+def test_a_short_run_improves_and_its_files_open_after_a_restart(plaids, tmp_path, models, capsys):
+    held = plaids / "1.png"
+    assert tune(plaids, tmp_path, "--holdout", held, "--data", "plaids", minutes="0.1") == 0
+    shown = capsys.readouterr()
+    assert "skipped" in shown.err
+    assert "broken.png" in shown.err
+    gain = re.search(r"against small \| \| (-[\d.]+) %", shown.out)
+    assert float(gain[1]) < -5
+    for rival in ("JPEG", "WebP", "AVIF", "PNG"):
+        assert rival in shown.out
+    bundle = Bundle.open(tmp_path / "mine")
+    bundle.verify()
+    assert bundle.manifest["data"] == "plaids"
+    assert bundle.manifest["training"]["images"] == 5
+    assert bundle.base.name == "small"
+    assert not (bundle.path / "decoder.onnx").exists()
+    options = {"env": {"VAECODEC_MODELS": f"{models}:{tmp_path}"}}
+    result = process("encode", held, "-o", tmp_path / "a.vz", "--model", "mine", **options)
+    assert result.returncode == 0, result.stderr
+    assert process("decode", tmp_path / "a.vz", "-o", tmp_path / "a.png", **options).returncode == 0
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.mode == "L"
+        found = Codec(bundle, "cpu").decode((tmp_path / "a.vz").read_bytes())
+        assert np.array_equal(np.asarray(image), np.asarray(found).reshape(image.size[::-1]))
+
+
+def test_a_model_that_gained_nothing_is_refused(plaids, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(compare.Comparison, "gain", 0.1)
+    assert tune(plaids, tmp_path, minutes="0.001") == 1
+    assert "mine is no better than small" in capsys.readouterr().err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["plaids"]
+
+
+@pytest.mark.parametrize("part", ["prior", "decoder"])
+def test_a_part_can_be_trained_alone(plaids, tmp_path, part):
+    assert tune(plaids, tmp_path, "--only", part) == 0
+    bundle, base = Bundle.open(tmp_path / "mine"), find("small")
+    changed = {n for n in base.manifest["files"] if bundle.read(n) != base.read(n)}
+    assert changed & {"decoder.onnx", "step0.onnx"} == {
+        "decoder.onnx" if part == "decoder" else "step0.onnx"
+    }
+    assert "encoder.onnx" not in changed
+    assert "gains.npz" not in changed or part == "prior"
+
+
+def test_a_tuned_model_can_be_tuned_on(plaids, tmp_path):
+    assert tune(plaids, tmp_path) == 0
+    (tmp_path / "mine").rename(tmp_path / "first")
+    manifest = json.loads((tmp_path / "first" / "manifest.json").read_text())
+    (tmp_path / "first" / "manifest.json").write_text(json.dumps(manifest | {"name": "first"}))
+    arguments = ["finetune", plaids, "--from", "first", "--name", "mine", "--out", tmp_path]
+    assert main([*map(str, arguments), "--minutes", "0.1"]) == 0
+    bundle = Bundle.open(tmp_path / "mine")
+    assert bundle.base.name == "small"
+    assert bundle.manifest["training"]["from"] == "first"
+
+
+def test_a_name_that_is_taken_is_refused_before_the_training(plaids, tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    assert tune(plaids, tmp_path, minutes="600") == 1
+    assert "exists" in capsys.readouterr().err
+
+
+def test_a_base_that_is_not_installed_is_refused(plaids, tmp_path, models, capsys, monkeypatch):
+    monkeypatch.setenv("VAECODEC_MODELS", "")
+    arguments = ["finetune", plaids, "--from", models / "small", "--name", "mine"]
+    assert main([*map(str, arguments), "--out", str(tmp_path / "out")]) == 1
+    assert "vaecodec models add" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_run_that_is_stopped_leaves_a_whole_bundle_or_none(plaids, tmp_path, models, number):
+    command = [sys.executable, "-m", "train", "finetune", str(plaids), "--from", "small"]
+    command += ["--name", "mine", "--out", str(tmp_path), "--minutes", "5"]
+    environment = {"VAECODEC_MODELS": str(models), "OMP_NUM_THREADS": "1", "PATH": ""}
+    run = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    for line in run.stderr:
+        if "skipped" in line:  # images are read: training begins
+            break
+    time.sleep(2)
+    run.send_signal(number)
+    run.communicate(timeout=60)
+    if number == signal.SIGINT:
+        Bundle.open(tmp_path / "mine").verify()
+    else:
+        assert run.returncode == -signal.SIGKILL
+        assert not (tmp_path / "mine").exists()
+
+
+# What is measured
+
+
+def test_the_middle_of_a_large_image_is_measured():
+    pixels = np.arange(100 * 200, dtype=np.uint32).astype(np.uint8).reshape(100, 200, 1)
+    found = compare.middle(pixels, 5000)
+    assert found.shape == (50, 100, 1)
+    assert np.array_equal(found, pixels[25:75, 50:150])
+    assert compare.middle(pixels, 1e9).shape == pixels.shape
+
+
+def test_a_bundle_pays_for_itself_where_it_saves_bits():
+    slow = compare.Curve([1.0] * 4 + [2.0] * 5, list(range(9)))
+    better = compare.Curve([v / 2 for v in slow.bpp], slow.psnr)
+    found = compare.Comparison(["a"], 8000.0, slow, better, {}, 1.0)
+    assert found.gain == pytest.approx(-50)
+    assert found.pays_after(9_999, 0.0) == 20  # 500 bytes an image
+    assert found.pays_after(9_999, 100.0) == 10
+    assert compare.Comparison(["a"], 8.0, better, slow, {}, 1.0).pays_after(1, 0.0) is None
+
+
+def test_sheets_are_made_of_a_data_set(tmp_path):
+    from vaecodec.datasets import write_idx
+
+    images = np.random.default_rng(0).integers(0, 256, (9, 5, 4, 1), dtype=np.uint8)
+    (tmp_path / "set").write_bytes(write_idx(images))
+    shape = ["--rows", "2", "--columns", "2"]
+    assert main(["sheets", str(tmp_path / "set"), "--out", str(tmp_path / "sheets"), *shape]) == 0
+    names = sorted(p.name for p in (tmp_path / "sheets").iterdir())
+    assert names == ["sheet-000.png", "sheet-001.png"]
+    with Image.open(tmp_path / "sheets" / "sheet-001.png") as sheet:
+        found = np.asarray(sheet)
+    assert found.shape == (10, 8)
+    assert np.array_equal(found[5:, 4:], images[7, :, :, 0])

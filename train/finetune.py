@@ -1,0 +1,287 @@
+"""A bundle of one's own: a released network, trained on for some minutes on a folder of images.
+
+What comes out is kept as a difference to the bundle that it came from, and only where it is better
+than that on images that were held out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import nn
+
+from train import adopt, export, moves
+from train.compare import QUALITIES, Comparison, compare, report
+from train.data import image_files
+from train.derive import Steps, derive
+from train.gradients import search_files
+from train.loop import Trainer
+from train.nets import PhotoCodec
+from train.optim import LINEAR
+from train.photo import PhotoTask
+from train.progress import say
+from train.recipes import Recipe
+from train.release import claims_image
+from train.schedule import Plan
+from vaecodec import difference
+from vaecodec.bundle import Bundle, available, fingerprint
+from vaecodec.codec import Codec
+from vaecodec.errors import ImageError
+from vaecodec.images import read
+from vaecodec.manifest import is_model_name
+from vaecodec.places import MANIFEST
+
+PARTS = {"prior": ("prior.",), "decoder": ("decoder.", "log_inverse")}
+"""What can be trained alone -> the parameters that belong to it begin like this."""
+
+HELD_OUT = 0.1, 20
+"""Share of the images that are held out, and how many at most."""
+
+ANNEAL = 0.7
+"""Share of the time in which the rates fall."""
+
+CROP = 128
+"""Side of the crops, in pixels: with half the pixels of a step of the recipe. More steps of smaller
+crops gain more in the same time (docs/experiments.md)."""
+
+WARMUP = 20
+"""Steps over which they rise: the network is trained already."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """Image files, to train on and to measure on."""
+
+    training: list[Path]
+    held_out: list[Path]
+
+
+def split(folders: Sequence[Path], holdout: Sequence[Path] = ()) -> Images:
+    """Return the images of folders, those to measure on apart.
+
+    These are the images of `holdout`, files or folders, if there are any; else every tenth file, at
+    least 1 and at most 20, that can be read. Raises ValueError where too few are left.
+    """
+    files = image_files(folders)
+    held = image_files(holdout) if holdout else _spread(files)
+    apart = {path.resolve() for path in held}
+    training = [path for path in files if path.resolve() not in apart]
+    if not training or not held:
+        where = ", ".join(map(str, folders))
+        raise ValueError(
+            f"{where} has {len(files)} images; 2 or more that can be read are needed, one of them "
+            "to measure on"
+        )
+    return Images(training, held)
+
+
+def _spread(files: Sequence[Path]) -> list[Path]:
+    share, most = HELD_OUT
+    count = min(max(1, round(share * len(files))), most) if len(files) > 1 else 0
+    found: list[Path] = []
+    for i in range(count):
+        # The middle one of each part, or one after it that is an image.
+        part = files[i * len(files) // count : (i + 1) * len(files) // count]
+        candidates = [*part[len(part) // 2 :], *part[: len(part) // 2]]
+        found += next(([path] for path in candidates if _is_image(path)), [])
+    return found
+
+
+def _is_image(path: Path) -> bool:
+    try:
+        read(path)
+    except (ImageError, OSError):
+        return False
+    return True
+
+
+def recipe_for(bundle: Bundle, files: Sequence[Path]) -> Recipe:
+    """Return how a photo bundle is trained on: images at their own scale, crops that fit most."""
+    recipe = adopt.recipe_of(bundle)
+    sides = sorted(filter(None, map(_smallest_side, files[:: -(-len(files) // 200)])))
+    if not sides:
+        raise ValueError(f"none of the {len(files)} images to train on can be read")
+    fits = sides[len(sides) // 10] // 64 * 64
+    crop = max(64, min(CROP, recipe.data.crop, fits))
+    batch = max(1, recipe.data.batch * recipe.data.crop**2 // (2 * crop**2))
+    return dataclasses.replace(
+        recipe,
+        data=dataclasses.replace(recipe.data, crop=crop, batch=batch, scales=(1.0,)),
+        optimiser=dataclasses.replace(recipe.optimiser, warmup=WARMUP),
+    )
+
+
+def _smallest_side(path: Path) -> int | None:
+    try:
+        with Image.open(path) as image:
+            return min(image.size)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None
+
+
+@dataclass(frozen=True)
+class Finetuning:
+    """What to make: a bundle `name` in the folder `out` from `base`.
+
+    only: a key of PARTS, to train that alone. data: what the images are, for the manifest.
+    """
+
+    base: Bundle
+    name: str
+    out: Path
+    minutes: float
+    only: str | None = None
+    data: str = ""
+
+
+def finetune(plan: Finetuning, images: Images) -> tuple[Path, str]:
+    """Train, measure and write a bundle; return its folder and what it gained, as Markdown.
+
+    Ctrl-C ends the training, and what was reached is measured. Raises ValueError, and writes
+    nothing, where the model is no better on the images held out than the one it came from.
+    """
+    refuse(plan)
+    trained = _train(plan, images)
+    plan.out.mkdir(parents=True, exist_ok=True)
+    # Two folders deep, where no bundle is looked for: a run that is killed leaves none.
+    with tempfile.TemporaryDirectory(prefix=".draft-", dir=plan.out) as place:
+        draft = Path(place) / plan.name
+        _write(plan, trained, draft)
+        bundle = Bundle.open(draft)
+        bundle.verify()
+        claims = export.claims(adopt.network_of(bundle), _graphs(bundle), claims_image())
+        found = compare(Codec(plan.base, "cpu"), Codec(bundle, "cpu"), images.held_out)
+        names = plan.base.name, plan.name
+        size = sum(path.stat().st_size for path in draft.iterdir())
+        text = report(found, names, size, bundle.default_quality)
+        if not found.gain < 0:
+            raise ValueError(
+                f"{plan.name} is no better than {plan.base.name} on the images held out "
+                f"({found.gain:+.1f} % bits at equal PSNR): nothing is written. More images like "
+                "those, or more minutes, may help"
+            )
+        _complete(bundle, claims, found, text)
+        draft.rename(plan.out / plan.name)
+    return plan.out / plan.name, text
+
+
+def refuse(plan: Finetuning) -> None:
+    """Raise ValueError or FileExistsError for what could not be written, or used, at the end."""
+    if not is_model_name(plan.name):
+        raise ValueError(
+            f"{plan.name!r} is no name for a model; give up to 64 letters, digits, points, "
+            "underscores and hyphens"
+        )
+    export.refuse_existing(plan.out / plan.name)
+    root = plan.base.base or plan.base
+    if all(b.fingerprint != root.fingerprint for b in available()):
+        raise ValueError(
+            f"{root.name} at {root.path} is not where models are looked for, and what is made of "
+            f"it is kept as a difference to it; install it first: vaecodec models add {root.path}"
+        )
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """The network of averaged weights, the steps they moved in, what the manifest says of it."""
+
+    model: PhotoCodec
+    steps: Steps
+    card: dict[str, Any]
+
+
+def _train(plan: Finetuning, images: Images) -> _Trained:
+    network = adopt.network_of(plan.base)
+    _freeze(network, plan.only)
+    moves.attach(network, adopt.network_of(plan.base.base or plan.base))
+    recipe = recipe_for(plan.base, images.training)
+
+    def make(recipe: Any, places: Any, device: torch.device, rank: int, _world: int) -> PhotoTask:
+        return PhotoTask(recipe, places, device, rank, network)
+
+    with tempfile.TemporaryDirectory() as run:
+        trainer = Trainer(recipe, images.training, Path(run), make)
+        if not trainer.fit(Plan(plan.minutes, ANNEAL, save_every=math.inf)):
+            say("what was reached is measured")
+        trainer.close()
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            parameter.copy_(trainer.average.values[name])
+    steps = moves.detach(network)
+    model = recipe.build()  # its parameters stand in the order of the exported graphs
+    model.load_state_dict({name: value.cpu() for name, value in network.state_dict().items()})
+    card = {
+        "recipe": recipe.to_dict(),
+        "from": plan.base.name,
+        "only": plan.only or "all",
+        "images": len(images.training),
+        "minutes": trainer.seconds / 60,
+        "steps": trainer.step,
+        "pixels": trainer.pixels,
+    }
+    return _Trained(model.eval(), steps, card)
+
+
+def _freeze(network: nn.Module, only: str | None) -> None:
+    """Leave only what is to be trained: without the linear transforms, which `moves` leaves out."""
+    begins = PARTS[only] if only else ("",)
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name.startswith(begins) and name not in LINEAR)
+
+
+def _write(plan: Finetuning, trained: _Trained, folder: Path) -> None:
+    """Write the bundle of a network, as a difference; what is measured on it is still to come."""
+    root = plan.base.base or plan.base
+    derived = derive(root, export.files_of(trained.model), trained.steps)
+    searching = derive(root, search_files(derived.files), {})
+    files = derived.files | searching.files
+    own = derived.own | searching.own
+    own[difference.FILE] = difference.pack(derived.changes | searching.changes)
+    manifest = {
+        **root.manifest,
+        "name": plan.name,
+        "base": {"name": root.name, "fingerprint": root.fingerprint.hex()},
+        "fingerprint": fingerprint(
+            root.manifest["decoding"], [files[name] for name in root.decoding_files]
+        ).hex(),
+        "training": trained.card,
+        "data": plan.data,
+        "measured": [],
+        "files": {n: hashlib.sha256(c).hexdigest() for n, c in sorted((files | own).items())},
+    }
+    folder.mkdir()
+    for name, content in {**own, MANIFEST: export.manifest_bytes(manifest)}.items():
+        (folder / name).write_bytes(content)
+
+
+def _graphs(bundle: Bundle) -> dict[str, bytes]:
+    """Return the files of a bundle as `export.files_of` gives them: without the search's."""
+    names = (name for name in bundle.manifest["files"] if not name.endswith("_gradient.onnx"))
+    return {name: bundle.read(name) for name in names}
+
+
+def _complete(bundle: Bundle, claims: dict[str, Any], found: Comparison, text: str) -> None:
+    """Add what was shown and measured to the bundle's manifest, and its card."""
+    measured = zip(QUALITIES, found.after.bpp, found.after.psnr, strict=True)
+    more = {
+        "claims": claims,
+        "measured": [
+            {"set": "held out", "quality": q, "bpp": bpp, "psnr": db} for q, bpp, db in measured
+        ],
+    }
+    (bundle.path / MANIFEST).write_bytes(export.manifest_bytes(bundle.manifest | more))
+    base, card = bundle.manifest["base"]["name"], bundle.manifest["training"]
+    head = (
+        f"# {bundle.name}\n\n{base}, trained on for {card['minutes']:.0f} minutes on "
+        f"{card['images']} images. Needs {base} to be installed.\n\n"
+    )
+    (bundle.path / "README.md").write_text(f"{head}{text}\n", "utf-8")
