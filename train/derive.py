@@ -76,6 +76,8 @@ def _change(old: bytes, new: bytes, steps: Mapping[str, NDArray[np.float32]]) ->
         if a.raw_data == b.raw_data:
             continue
         exact[at:end] = b.raw_data
+        if np.array_equal(numpy_helper.to_array(a), numpy_helper.to_array(b)):
+            continue  # zeros of the other sign
         if b.data_type == TensorProto.INT8:
             parts.append((at, Kind.BYTE, 0.0, _bytes(b) - _bytes(a)))  # wraps around
         elif b.name in steps:
