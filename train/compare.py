@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from train.evaluate import QUALITIES
 from train.progress import Progress
+from train.validation import JPEG_QUALITIES
 from vaecodec.codec import Codec
 from vaecodec.images import read
 from vaecodec.metrics import bd_rate, bits_per_pixel, psnr
 from vaecodec.picture import Samples
 from vaecodec.search import Search
 
-QUALITIES = (0.0, 12.5, 25.0, 37.5, 50.0, 62.5, 75.0, 87.5, 100.0)
-
 RIVALS: Mapping[str, tuple[dict[str, Any], tuple[int, ...]]] = {
-    "JPEG": ({"format": "JPEG", "optimize": True}, (5, 10, 20, 30, 45, 60, 75, 85, 92, 96)),
+    "JPEG": ({"format": "JPEG", "optimize": True}, JPEG_QUALITIES),
     "WebP": ({"format": "WEBP", "method": 6}, (0, 10, 25, 40, 55, 70, 80, 90, 96)),
     "AVIF": ({"format": "AVIF", "subsampling": "4:4:4"}, (5, 15, 30, 45, 55, 65, 75, 85, 92, 97)),
 }

@@ -20,9 +20,10 @@ from PIL import Image
 from torch import nn
 
 from train import adopt, export, moves
-from train.compare import QUALITIES, Comparison, compare, report
+from train.compare import Comparison, compare, report
 from train.data import image_files
 from train.derive import Steps, derive
+from train.evaluate import QUALITIES
 from train.gradients import search_files
 from train.loop import Trainer
 from train.nets import PhotoCodec

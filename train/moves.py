@@ -71,10 +71,8 @@ def detach(network: PhotoCodec) -> Steps:
             rows = torch.full((len(moves.origin),), moves.step)
             part, _, inner = name.partition(".")
             if name.endswith(".narrow"):
-                rows = (
-                    rows
-                    * cast(Block, network.get_submodule(name.removesuffix(".narrow"))).scale.cpu()
-                )
+                block = cast(Block, network.get_submodule(name.removesuffix(".narrow")))
+                rows = rows * block.scale.cpu()
             file = "side" if part == "prior" else part
             steps[f"{file}.onnx"][f"{inner}.weight_half"] = rows.numpy()
             parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
