@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from train import commands
+from train import commands, measuring
 from train.arguments import Group, command, file, folder, names, number, place, share
 from vaecodec.errors import VaecodecError
 
@@ -44,12 +44,14 @@ def _parser() -> argparse.ArgumentParser:
     for add in (
         _fit,
         _finetune,
-        _evaluate,
+        measuring.evaluate,
+        measuring.standings,
+        measuring.monotony,
         _export,
-        _efforts,
+        measuring.efforts,
         _gradients,
-        _exact,
-        _stress,
+        measuring.exact,
+        measuring.stress,
         _strip,
         _curves,
         _plot,
@@ -141,33 +143,6 @@ def _sheets(group: Group) -> None:
     p.add_argument("--columns", type=number, default=16, help="of images")
 
 
-def _evaluate(group: Group) -> None:
-    p = command(group, commands.evaluate, "evaluate")
-    _model_and_images(p)
-    p.add_argument(
-        "--quality", type=float, action="append", help="may be repeated; nine from 0 to 100 if not"
-    )
-    p.add_argument("--reference", type=file, help="JSON of published points, for mean BD-rates")
-    p.add_argument(
-        "--against", action="append", help="a codec of --reference (measured_jpeg_pillow)"
-    )
-    p.add_argument("--effort", type=int, help="of the encoder, 0 to 9; the model's default if not")
-    p.add_argument("--ssimulacra2", action="store_true", help="also measure SSIMULACRA 2 (slow)")
-    p.add_argument("--tsv", type=Path, help="write every image's row here")
-    p.add_argument("--threads", type=int, help="threads of each network")
-
-
-def _efforts(group: Group) -> None:
-    p = command(group, commands.efforts, "efforts")
-    _model_and_images(p)
-    p.add_argument("--effort", type=int, action="append", help="may be repeated; 0, 2 and 9 if not")
-    p.add_argument(
-        "--quality", type=float, action="append", help="may be repeated; 15, 40, 65 and 90 if not"
-    )
-    p.add_argument("--reference", type=file, help="JSON of published points, for BD-rates")
-    p.add_argument("--tsv", type=Path, required=True, help="rows; those it has are not done again")
-
-
 def _export(group: Group) -> None:
     p = command(group, commands.export, "export")
     p.add_argument("folder", metavar="RUN", type=folder, help="folder of the run")
@@ -189,25 +164,9 @@ def _export(group: Group) -> None:
     )
 
 
-def _exact(group: Group) -> None:
-    p = command(group, commands.exact, "exact")
-    _model_and_images(p)
-    p.add_argument(
-        "--quality", type=float, action="append", help="may be repeated; 10, 50 and 90 if not"
-    )
-    p.add_argument("--count", type=int, default=10, help="at most so many images")
-
-
 def _gradients(group: Group) -> None:
     p = command(group, commands.gradients, "gradients")
     p.add_argument("model", metavar="MODEL")
-
-
-def _stress(group: Group) -> None:
-    p = command(group, commands.stress, "stress")
-    _model_and_images(p)
-    p.add_argument("--quality", type=float, help="quality of the generations; the model's default")
-    p.add_argument("--count", type=int, default=10, help="generations")
 
 
 def _strip(group: Group) -> None:
@@ -280,11 +239,6 @@ def _reproduce(group: Group) -> None:
         metavar="RECIPE",
         help="do this recipe alone, anew; may be repeated",
     )
-
-
-def _model_and_images(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL")
-    parser.add_argument("images", metavar="IMAGES", nargs="+", type=folder)
 
 
 if __name__ == "__main__":

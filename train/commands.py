@@ -121,6 +121,31 @@ def evaluate(options: Namespace) -> None:
         print(f"wrote {options.tsv}")
 
 
+def standings(options: Namespace) -> None:
+    """Set MODEL beside JPEG, WebP and AVIF on IMAGES, by PSNR, MS-SSIM and SSIMULACRA 2.
+
+    Prints Markdown: BD-rates of the means, values at equal rates, and the BD-rate of each image.
+    """
+    from train import standings as measuring
+    from vaecodec.bundle import find
+
+    found = measuring.table(options.model, options.images, options.effort, options.tsv)
+    print(measuring.report(found, find(options.model).name))
+
+
+def monotony(options: Namespace) -> int:
+    """Encode IMAGES at each whole quality: exit status 1 if one brings fewer bits or more error."""
+    from train.monotony import exceptions
+    from vaecodec.codec import Codec
+    from vaecodec.search import Search
+
+    qualities = range(0, 101, options.step)
+    search = None if options.effort is None else Search(options.effort)
+    found = exceptions(Codec(options.model, "cpu"), options.images, qualities, search)
+    print("\n".join(found) or f"bits and PSNR rise at each of {len(qualities)} qualities")
+    return bool(found)
+
+
 def export(options: Namespace) -> None:
     """Write the averaged weights of RUN as the bundle OUT/NAME, after proving its claims.
 

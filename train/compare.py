@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from train.evaluate import QUALITIES
+from train.evaluate import QUALITIES, writer
 from train.progress import Progress
-from train.validation import JPEG_QUALITIES
+from train.rivals import PNG, RIVALS, Write
 from vaecodec.codec import Codec
 from vaecodec.images import read
 from vaecodec.metrics import bd_rate, bits_per_pixel, psnr
 from vaecodec.picture import Samples
 from vaecodec.search import Search
-
-RIVALS: Mapping[str, tuple[dict[str, Any], tuple[int, ...]]] = {
-    "JPEG": ({"format": "JPEG", "optimize": True}, JPEG_QUALITIES),
-    "WebP": ({"format": "WEBP", "method": 6}, (0, 10, 25, 40, 55, 70, 80, 90, 96)),
-    "AVIF": ({"format": "AVIF", "subsampling": "4:4:4"}, (5, 15, 30, 45, 55, 65, 75, 85, 92, 97)),
-}
-"""Pillow's writers: settings, and the qualities that make a curve."""
 
 PIXELS = 16_000_000
 """Of all images together; of larger ones the middles are measured."""
@@ -90,9 +80,9 @@ def compare(before: Codec, after: Codec, files: Sequence[Path]) -> Comparison:
     """
     images = [middle(read(path).pixels, PIXELS / len(files)) for path in files]
     writers: dict[str, tuple[Write, Sequence[float]]] = {
-        "before": (_written(before), QUALITIES),
-        "after": (_written(after), QUALITIES),
-        **{n: (_saved(settings), qualities) for n, (settings, qualities) in RIVALS.items()},
+        "before": (writer(before, Search(0)), QUALITIES),
+        "after": (writer(after, Search(0)), QUALITIES),
+        **{name: (rival, rival.qualities) for name, rival in RIVALS.items()},
     }
     curves = {}
     with Progress("measuring") as progress:
@@ -102,38 +92,14 @@ def compare(before: Codec, after: Codec, files: Sequence[Path]) -> Comparison:
                 points.append(np.mean([_point(write, image, quality) for image in images], 0))
                 progress.update((number + (i + 1) / len(qualities)) / len(writers), name)
             curves[name] = Curve(*np.array(points).T.tolist())
-    png = _saved({"format": "PNG", "optimize": True})
     return Comparison(
         [path.stem for path in files],
         float(np.mean([image.shape[0] * image.shape[1] for image in images])),
         curves.pop("before"),
         curves.pop("after"),
         curves,
-        float(np.mean([_rate(png(image, 0)[0], image) for image in images])),
+        float(np.mean([_rate(PNG(image, 0)[0], image) for image in images])),
     )
-
-
-Write = Callable[[Samples, float], tuple[bytes, Samples]]
-"""An image, uint8 (H, W, 1 or 3), and a quality -> its file, and what that decodes to."""
-
-
-def _written(codec: Codec) -> Write:
-    def write(pixels: Samples, quality: float) -> tuple[bytes, Samples]:
-        data = codec.encode(pixels, quality, search=Search(0))
-        return data, codec.decode_picture(data).pixels
-
-    return write
-
-
-def _saved(settings: Mapping[str, Any]) -> Write:
-    def write(pixels: Samples, quality: float) -> tuple[bytes, Samples]:
-        image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-        buffer = io.BytesIO()
-        image.save(buffer, quality=int(quality), **settings)
-        decoded = Image.open(io.BytesIO(buffer.getvalue())).convert(image.mode)
-        return buffer.getvalue(), np.asarray(decoded).reshape(pixels.shape)
-
-    return write
 
 
 def _rate(data: bytes, pixels: Samples) -> float:

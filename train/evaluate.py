@@ -11,11 +11,12 @@ import numpy as np
 
 from train.data import image_files
 from train.progress import Progress
-from train.validation import JPEG_QUALITIES, jpeg
+from train.rivals import RIVALS, Write
+from train.validation import jpeg
 from vaecodec.codec import Codec
 from vaecodec.images import read
 from vaecodec.metrics import bd_rate, bits_per_pixel, ms_ssim, psnr
-from vaecodec.picture import Picture, Samples, strip
+from vaecodec.picture import Samples
 from vaecodec.search import Search
 
 JPEG = "measured_jpeg_pillow"
@@ -54,26 +55,28 @@ def ssimulacra2(original: Samples, decoded: Samples) -> float:
         return float(compute_ssimulacra2(*names))
 
 
-def measure(
-    codec: Codec,
-    name: str,
-    picture: Picture,
-    quality: float,
-    perceptual: bool,
-    search: Search | None = None,
-) -> Row:
-    """Encode and decode one picture (metadata left out) and compare."""
-    data = codec.encode(strip(picture), quality, search=search)
-    decoded = codec.decode_picture(data).pixels
-    height, width, _ = picture.pixels.shape
+def writer(codec: Codec, search: Search | None = None) -> Write:
+    """Return what writes and reads back a codec's files; search: None for the model's default."""
+
+    def write(pixels: Samples, quality: float) -> tuple[bytes, Samples]:
+        data = codec.encode(pixels, quality, search=search)
+        return data, codec.decode_picture(data).pixels
+
+    return write
+
+
+def measure(write: Write, name: str, pixels: Samples, quality: float, perceptual: bool) -> Row:
+    """Write and read back one image, uint8 (H, W, 1 or 3), and compare."""
+    data, decoded = write(pixels, quality)
+    height, width, _ = pixels.shape
     return Row(
         name,
         quality,
         len(data),
         bits_per_pixel(len(data), width, height),
-        psnr(picture.pixels, decoded),
-        ms_ssim(picture.pixels, decoded),
-        ssimulacra2(picture.pixels, decoded) if perceptual else float("nan"),
+        psnr(pixels, decoded),
+        ms_ssim(pixels, decoded),
+        ssimulacra2(pixels, decoded) if perceptual else float("nan"),
     )
 
 
@@ -85,17 +88,17 @@ def table(
     search: Search | None = None,
 ) -> list[Row]:
     """Measure every image of folders at every quality; search: None for the model's default."""
-    files, wanted = _named(folders), list(qualities)
+    files, wanted, write = named(folders), list(qualities), writer(codec, search)
     rows = []
     with Progress("evaluating") as progress:
         for number, (name, file) in enumerate(files.items(), 1):
-            picture = read(file)
-            rows += [measure(codec, name, picture, q, perceptual, search) for q in wanted]
+            pixels = read(file).pixels
+            rows += [measure(write, name, pixels, q, perceptual) for q in wanted]
             progress.update(number / len(files), f"{number} of {len(files)} images")
     return rows
 
 
-def _named(folders: Sequence[str | Path]) -> dict[str, Path]:
+def named(folders: Sequence[str | Path]) -> dict[str, Path]:
     """Return the image files of folders by the names that rows carry."""
     files = image_files(folders)
     named = {p.stem: p for p in files}
@@ -137,9 +140,9 @@ def against_points(bpp: Sequence[float], db: Sequence[float], reference: Path, c
 def against_jpeg(rows: Sequence[Row], folders: Sequence[str | Path]) -> dict[str, float]:
     """Return each image's BD-rate (percent) against Pillow's JPEG (optimize) of the same image."""
     result = {}
-    for name, file in _named(folders).items():
+    for name, file in named(folders).items():
         image = read(file).pixels
-        bpp, quality = zip(*(jpeg(image, q) for q in JPEG_QUALITIES), strict=True)
+        bpp, quality = zip(*(jpeg(image, q) for q in RIVALS["JPEG"].qualities), strict=True)
         own = sorted((r for r in rows if r.image == name), key=lambda r: r.quality)
         result[name] = bd_rate(bpp, quality, [r.bpp for r in own], [r.psnr for r in own])
     return result

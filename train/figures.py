@@ -3,45 +3,37 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from train.rivals import RIVALS, Rival
 from vaecodec.codec import Codec
 from vaecodec.images import read
 from vaecodec.metrics import bits_per_pixel, psnr
 from vaecodec.picture import Samples, strip
 from vaecodec.targets import Target
 
-Save = Callable[[Image.Image, io.BytesIO, int], None]
-OTHERS: dict[str, Save] = {
-    "JPEG": lambda i, f, q: i.save(f, "JPEG", quality=q, optimize=True),
-    "WebP": lambda i, f, q: i.save(f, "WEBP", quality=q, method=6),
-    "AVIF": lambda i, f, q: i.save(f, "AVIF", quality=q),
-}
-"""Pillow's writers as people use them, with quality 0..100."""
+OTHERS = ("JPEG", "WebP", "AVIF")
 
 
-def at_most(save: Save, pixels: Samples, size: int) -> tuple[int, Samples]:
+def at_most(rival: Rival, pixels: Samples, size: int) -> tuple[int, Samples]:
     """Return (bytes, pixels) of the highest quality that needs at most `size` bytes.
 
     Quality 0 is taken where even that needs more.
     """
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    low, high, best = 0, 100, b""
+    low, high, best = 0, 100, (b"", pixels)
     while low <= high:
         middle = (low + high) // 2
-        buffer = io.BytesIO()
-        save(image, buffer, middle)
-        if buffer.tell() <= size or middle == 0:
-            best, low = buffer.getvalue(), middle + 1
+        found = rival(pixels, middle)
+        if len(found[0]) <= size or middle == 0:
+            best, low = found, middle + 1
         else:
             high = middle - 1
-    return len(best), np.asarray(Image.open(io.BytesIO(best)).convert("RGB"))
+    return len(best[0]), best[1]
 
 
 def strip_of(
@@ -60,7 +52,7 @@ def strip_of(
     height, width, _ = original.pixels.shape
     data = codec.encode(strip(original), quality)
     panels = [("original", 0, original.pixels)]
-    panels += [(n, *at_most(save, original.pixels, len(data))) for n, save in OTHERS.items()]
+    panels += [(n, *at_most(RIVALS[n], original.pixels, len(data))) for n in OTHERS]
     if beside:
         other = beside.encode(strip(original), target=Target("max-bytes", len(data)))
         panels.append((beside.bundle.name, len(other), beside.decode_picture(other).pixels))

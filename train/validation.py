@@ -5,7 +5,6 @@ What decides is `python -m train evaluate`, which measures files; this is its qu
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +17,11 @@ from torch import Tensor
 
 from train.data import image_files
 from train.nets import PhotoCodec, depth_to_space
+from train.rivals import RIVALS
 from vaecodec.metrics import bd_rate, bits_per_pixel, psnr
 
 QUALITIES = (0.0, 17.0, 33.0, 50.0, 67.0, 83.0, 100.0)
-JPEG_QUALITIES = (5, 10, 20, 30, 45, 60, 75, 85, 92, 96)
+JPEG = RIVALS["JPEG"]
 FRAME_BYTES = 48
 """What a file adds to its estimated payload at most."""
 
@@ -63,13 +63,8 @@ class Result:
 
 def jpeg(pixels: np.ndarray, quality: int) -> tuple[float, float]:
     """Return (bits per pixel, PSNR in dB) of Pillow's JPEG, optimised, of uint8 (H, W, 1 or 3)."""
-    buffer = io.BytesIO()
-    grey = pixels.shape[2] == 1
-    image = Image.fromarray(pixels[:, :, 0] if grey else pixels)
-    image.save(buffer, "JPEG", quality=quality, optimize=True)
-    size = buffer.tell()
-    decoded = np.asarray(Image.open(buffer)).reshape(pixels.shape)
-    return bits_per_pixel(size, pixels.shape[1], pixels.shape[0]), psnr(pixels, decoded)
+    data, decoded = JPEG(pixels, quality)
+    return bits_per_pixel(len(data), pixels.shape[1], pixels.shape[0]), psnr(pixels, decoded)
 
 
 class Validation:
@@ -82,7 +77,7 @@ class Validation:
         count = min(count, len(files))
         chosen = [files[i * len(files) // count] for i in range(count)]
         images = [np.array(Image.open(p).convert("RGB")) for p in chosen]
-        points = np.array([[jpeg(i, q) for q in JPEG_QUALITIES] for i in images])
+        points = np.array([[jpeg(i, q) for q in JPEG.qualities] for i in images])
         self.jpeg_bpp, self.jpeg_psnr = points.mean(0).T
         self.images = [torch.from_numpy(i) for i in images]
         self.original = images[0]
