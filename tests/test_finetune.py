@@ -21,7 +21,6 @@ from tests.training import ROOT, photographs, recipe  # noqa: E402
 from train import adopt, compare, derive, export, finetune, moves  # noqa: E402
 from train.__main__ import main  # noqa: E402
 from train.loop import Trainer  # noqa: E402
-from train.optim import LINEAR  # noqa: E402
 from train.recipes import Data, Model  # noqa: E402
 from train.release import release  # noqa: E402
 from vaecodec import difference  # noqa: E402
@@ -112,8 +111,6 @@ def test_what_moved_in_steps_comes_out_of_the_difference_as_it_was_trained(model
     bundle = Bundle.open(models / "small")
     torch.manual_seed(0)
     network = adopt.network_of(bundle)
-    for name, parameter in network.named_parameters():
-        parameter.requires_grad_(name not in LINEAR)
     moves.attach(network, adopt.network_of(bundle))
     with torch.no_grad():
         for parameter in network.parameters():
@@ -127,7 +124,12 @@ def test_what_moved_in_steps_comes_out_of_the_difference_as_it_was_trained(model
     found = derive.derive(bundle, wanted, steps)
     assert set(found.own) == {"quality.npz", "gains.npz"}
     assert set(found.changes) == {name for name in wanted if name.endswith(".onnx")}
-    assert found.files == wanted
+    for name, content in wanted.items():
+        if name in ("encoder.onnx", "decoder.onnx"):  # multiplied by 255 and rounded: a last bit
+            for new, old in zip(tensors(found.files[name]), tensors(content), strict=True):
+                assert np.allclose(new, old, rtol=2**-10, atol=0)
+        else:
+            assert found.files[name] == content, name
     moved = found.changes["decoder.onnx"].segments
     assert (moved[moved[:, 2] == Kind.HALF, 1] > 0).sum() > 2
     size = len(difference.pack({"decoder.onnx": found.changes["decoder.onnx"]}))

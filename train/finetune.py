@@ -27,7 +27,6 @@ from train.evaluate import QUALITIES
 from train.gradients import search_files
 from train.loop import Trainer
 from train.nets import PhotoCodec
-from train.optim import LINEAR
 from train.photo import PhotoTask
 from train.progress import say
 from train.recipes import Recipe
@@ -233,10 +232,9 @@ def _train(plan: Finetuning, images: Images) -> _Trained:
 
 
 def _freeze(network: nn.Module, only: str | None) -> None:
-    """Leave only what is to be trained: without the linear transforms, which `moves` leaves out."""
     begins = PARTS[only] if only else ("",)
     for name, parameter in network.named_parameters():
-        parameter.requires_grad_(name.startswith(begins) and name not in LINEAR)
+        parameter.requires_grad_(name.startswith(begins))
 
 
 def _write(plan: Finetuning, trained: _Trained, folder: Path) -> None:

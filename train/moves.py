@@ -9,7 +9,7 @@ arXiv 1308.3432).
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TypeGuard, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -19,61 +19,96 @@ from torch.nn.utils import parametrize
 
 from train.derive import Steps
 from train.nets import Block, PhotoCodec
-from train.prior import IntConv, round_ste
+from train.optim import LINEAR
+from train.prior import WEIGHT_MAX, IntConv, clamp, round_ste, weight_exponents
 
 STEP = 1 / 8
-"""Of a layer, in root mean squares of its weights."""
+"""Of a layer of the residual blocks or of the side information's encoder, in root mean squares of
+its weights."""
+
+LINEAR_STEP = 1 / 16
+"""Of a row of a linear transform, in root mean squares of its weights: their digits count more."""
+
+INTEGER_STEP = 4
+"""Of the weights of the integer prior, in units of theirs: of the 127 that they have."""
 
 
 class Moves(nn.Module):
-    """Weights w -> origin + step * round((w - origin) / step)."""
+    """Weights w -> origin + step * round((w - origin) / step), not beyond -limit..limit.
+
+    step and limit: one for each row of the weights.
+    """
 
     origin: Tensor
+    step: Tensor
+    limit: Tensor
 
-    def __init__(self, origin: Tensor, step: float) -> None:
+    def __init__(self, origin: Tensor, step: Tensor, limit: Tensor) -> None:
         super().__init__()
-        self.step = step
+        rows = (-1, *(1 for _ in origin.shape[1:]))
         self.register_buffer("origin", origin.detach().clone(), persistent=False)
+        self.register_buffer("step", step.reshape(rows), persistent=False)
+        self.register_buffer("limit", limit.reshape(rows), persistent=False)
 
     def forward(self, weight: Tensor) -> Tensor:
-        return self.origin + self.step * round_ste((weight - self.origin) / self.step)
+        levels = round_ste((weight - self.origin) / self.step)
+        return clamp(self.origin + self.step * levels, -self.limit, self.limit)
 
 
 def attach(network: PhotoCodec, base: PhotoCodec) -> None:
-    """Make weights move in steps from those of `base`: the trained ones of dense float layers.
+    """Make weights move in steps from those of `base`: the trained ones of dense layers.
 
-    They are the most of what a network weighs. The linear transforms around the residual blocks are
-    not among them: every digit of theirs counts.
+    They are the most of what a network weighs.
     """
     for name, layer in list(network.named_modules()):
-        if _moves_in_steps(layer, name) and layer.weight.requires_grad:
+        if _is_dense(layer) and layer.weight.requires_grad:
             origin = cast(nn.Conv2d, base.get_submodule(name)).weight
-            step = STEP * float(origin.detach().square().mean().sqrt())
-            if step > 0:
-                parametrize.register_parametrization(layer, "weight", Moves(origin, step))
+            parametrize.register_parametrization(layer, "weight", _moves(name, layer, origin))
 
 
-def _moves_in_steps(layer: nn.Module, name: str) -> TypeGuard[nn.Conv2d]:
-    inner = name.endswith((".widen", ".narrow")) or name.startswith("prior.encoder.")
-    dense = isinstance(layer, nn.Conv2d) and layer.groups == 1
-    return inner and dense and not isinstance(layer, IntConv)
+def _is_dense(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and layer.groups == 1
+
+
+@torch.no_grad()
+def _moves(name: str, layer: nn.Module, origin: Tensor) -> Moves:
+    """Return what makes the weights of a dense layer move in steps from `origin`."""
+    infinite = torch.full((len(origin),), torch.inf)
+    if isinstance(layer, IntConv):
+        unit = torch.exp2(weight_exponents(origin))
+        # Within the limit a row keeps its unit: with another, all of its integers would change.
+        return Moves(origin, INTEGER_STEP * unit, WEIGHT_MAX * unit)
+    if f"{name}.weight" in LINEAR:
+        rows = origin.square().flatten(1).mean(1).sqrt()
+        return Moves(origin, LINEAR_STEP * rows.clamp_min(1e-8), infinite)
+    step = STEP * origin.square().mean().sqrt().clamp_min(1e-8)
+    return Moves(origin, step.expand(len(origin)), infinite)
 
 
 def detach(network: PhotoCodec) -> Steps:
     """Make plain weights of them again, where they stand; return the steps that their files have.
 
-    In a file a block's scale is part of its last weights, and of their steps.
+    What export puts into weights besides is part of their steps, too.
     """
     steps: dict[str, dict[str, NDArray[np.float32]]] = defaultdict(dict)
     for name, layer in list(network.named_modules()):
-        if parametrize.is_parametrized(layer, "weight"):
-            (moves,) = layer.parametrizations["weight"]
-            rows = torch.full((len(moves.origin),), moves.step)
-            part, _, inner = name.partition(".")
-            if name.endswith(".narrow"):
-                block = cast(Block, network.get_submodule(name.removesuffix(".narrow")))
-                rows = rows * block.scale.cpu()
-            file = "side" if part == "prior" else part
-            steps[f"{file}.onnx"][f"{inner}.weight_half"] = rows.numpy()
-            parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+        if not parametrize.is_parametrized(layer, "weight"):
+            continue
+        (moves,) = layer.parametrizations["weight"]
+        parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+        if isinstance(layer, IntConv):
+            continue  # its file has integers, which differ by integers
+        rows = moves.step.flatten() * _factor(network, name)
+        part, _, inner = name.partition(".")
+        file = "side" if part == "prior" else part
+        steps[f"{file}.onnx"][f"{inner}.weight_half"] = rows.cpu().numpy()
     return steps
+
+
+def _factor(network: PhotoCodec, name: str) -> Tensor | float:
+    """Return what the weights of a layer are multiplied by when they are exported."""
+    if name.endswith(".narrow"):
+        block = network.get_submodule(name.removesuffix(".narrow"))
+        assert isinstance(block, Block)
+        return block.scale
+    return {"encoder.enter": 1 / 255, "decoder.leave": 255.0}.get(name, 1.0)

@@ -36,10 +36,10 @@ class _Clamp(torch.autograd.Function):
     """Clamp whose gradient passes where a step against it would lead back into the range."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, low: float, high: float) -> Tensor:
+    def forward(ctx, x: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
         ctx.save_for_backward(x)
         ctx.bounds = low, high
-        return x.clamp(low, high)
+        return x.clamp(low, high)  # type: ignore[arg-type] # both are of one kind
 
     @staticmethod
     def backward(ctx, grad: Tensor):
@@ -49,7 +49,7 @@ class _Clamp(torch.autograd.Function):
         return grad * keep, None, None
 
 
-def clamp(x: Tensor, low: float, high: float) -> Tensor:
+def clamp(x: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
     """Clamp to [low, high] with gradients that can lead back into the range."""
     return _Clamp.apply(x, low, high)
 
