@@ -54,6 +54,7 @@ def finetune(options: Namespace) -> None:
     and what was reached is measured.
     """
     from train import finetune as tuning
+    from train.holdout import split
     from vaecodec.bundle import find
     from vaecodec.places import search_path
 
@@ -62,7 +63,7 @@ def finetune(options: Namespace) -> None:
         find(options.base), options.name, out, options.minutes, options.only, options.data
     )
     tuning.refuse(plan)
-    images = tuning.split(options.folders, options.holdout)
+    images = split(options.folders, options.holdout)
     folder, text = tuning.finetune(plan, images)
     print(f"{text}\n\nwritten: {folder}; use it with: vaecodec encode IMAGE --model {plan.name}")
 

@@ -21,30 +21,26 @@ from torch import nn
 
 from train import adopt, export, moves
 from train.compare import Comparison, compare, report
-from train.data import image_files
 from train.derive import Steps, derive
 from train.evaluate import QUALITIES
 from train.gradients import search_files
+from train.holdout import Images
 from train.loop import Trainer
 from train.nets import PhotoCodec
+from train.optim import LINEAR
 from train.photo import PhotoTask
 from train.progress import say
-from train.recipes import Recipe
+from train.recipes import Data, Recipe
 from train.release import claims_image
 from train.schedule import Plan
 from vaecodec import difference
 from vaecodec.bundle import Bundle, available, fingerprint
 from vaecodec.codec import Codec
-from vaecodec.errors import ImageError
-from vaecodec.images import read
 from vaecodec.manifest import is_model_name
 from vaecodec.places import MANIFEST
 
 PARTS = {"prior": ("prior.",), "decoder": ("decoder.", "log_inverse")}
 """What can be trained alone -> the parameters that belong to it begin like this."""
-
-HELD_OUT = 0.1, 20
-"""Share of the images that are held out, and how many at most."""
 
 ANNEAL = 0.7
 """Share of the time in which the rates fall."""
@@ -56,57 +52,15 @@ crops gain more in the same time (docs/experiments.md)."""
 WARMUP = 20
 """Steps over which they rise: the network is trained already."""
 
-
-@dataclass(frozen=True)
-class Images:
-    """Image files, to train on and to measure on."""
-
-    training: list[Path]
-    held_out: list[Path]
-
-
-def split(folders: Sequence[Path], holdout: Sequence[Path] = ()) -> Images:
-    """Return the images of folders, those to measure on apart.
-
-    These are the images of `holdout`, files or folders, if there are any; else every tenth file, at
-    least 1 and at most 20, that can be read. Raises ValueError where too few are left.
-    """
-    files = image_files(folders)
-    held = image_files(holdout) if holdout else _spread(files)
-    apart = {path.resolve() for path in held}
-    training = [path for path in files if path.resolve() not in apart]
-    if not training or not held:
-        where = ", ".join(map(str, folders))
-        raise ValueError(
-            f"{where} has {len(files)} images; 2 or more that can be read are needed, one of them "
-            "to measure on"
-        )
-    return Images(training, held)
-
-
-def _spread(files: Sequence[Path]) -> list[Path]:
-    share, most = HELD_OUT
-    count = min(max(1, round(share * len(files))), most) if len(files) > 1 else 0
-    found: list[Path] = []
-    for i in range(count):
-        # The middle one of each part, or one after it that is an image.
-        part = files[i * len(files) // count : (i + 1) * len(files) // count]
-        candidates = [*part[len(part) // 2 :], *part[: len(part) // 2]]
-        found += next(([path] for path in candidates if _is_image(path)), [])
-    return found
-
-
-def _is_image(path: Path) -> bool:
-    try:
-        read(path)
-    except (ImageError, OSError):
-        return False
-    return True
+RATE = 0.5
+"""Of the recipe's rates of the matrices and of what is kept as it is: what moves less far is a
+smaller bundle (docs/experiments.md)."""
 
 
 def recipe_for(bundle: Bundle, files: Sequence[Path]) -> Recipe:
     """Return how a photo bundle is trained on: images at their own scale, crops that fit most."""
     recipe = adopt.recipe_of(bundle)
+    rates = recipe.optimiser
     sides = sorted(filter(None, map(_smallest_side, files[:: -(-len(files) // 200)])))
     if not sides:
         raise ValueError(f"none of the {len(files)} images to train on can be read")
@@ -115,8 +69,10 @@ def recipe_for(bundle: Bundle, files: Sequence[Path]) -> Recipe:
     batch = max(1, recipe.data.batch * recipe.data.crop**2 // (2 * crop**2))
     return dataclasses.replace(
         recipe,
-        data=dataclasses.replace(recipe.data, crop=crop, batch=batch, scales=(1.0,)),
-        optimiser=dataclasses.replace(recipe.optimiser, warmup=WARMUP),
+        data=Data(crop, batch, (1.0,)),
+        optimiser=dataclasses.replace(
+            rates, muon=RATE * rates.muon, adamw=RATE * rates.adamw, warmup=WARMUP
+        ),
     )
 
 
@@ -232,9 +188,10 @@ def _train(plan: Finetuning, images: Images) -> _Trained:
 
 
 def _freeze(network: nn.Module, only: str | None) -> None:
+    """Leave only what is to be trained: without the linear transforms, as `moves.attach` says."""
     begins = PARTS[only] if only else ("",)
     for name, parameter in network.named_parameters():
-        parameter.requires_grad_(name.startswith(begins))
+        parameter.requires_grad_(name.startswith(begins) and name not in LINEAR)
 
 
 def _write(plan: Finetuning, trained: _Trained, folder: Path) -> None:

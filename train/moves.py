@@ -22,73 +22,66 @@ from train.nets import Block, PhotoCodec
 from train.optim import LINEAR
 from train.prior import WEIGHT_MAX, IntConv, clamp, round_ste, weight_exponents
 
-STEP = 1 / 8
+STEP = 1 / 6
 """Of a layer of the residual blocks or of the side information's encoder, in root mean squares of
 its weights."""
 
-LINEAR_STEP = 1 / 16
-"""Of a row of a linear transform, in root mean squares of its weights: their digits count more."""
-
-INTEGER_STEP = 4
+INTEGER_STEP = 5
 """Of the weights of the integer prior, in units of theirs: of the 127 that they have."""
 
 
 class Moves(nn.Module):
     """Weights w -> origin + step * round((w - origin) / step), not beyond -limit..limit.
 
-    step and limit: one for each row of the weights.
+    step and limit: one for each row of the weights; limit: None for none.
     """
 
     origin: Tensor
     step: Tensor
-    limit: Tensor
+    limit: Tensor | None
 
-    def __init__(self, origin: Tensor, step: Tensor, limit: Tensor) -> None:
+    def __init__(self, origin: Tensor, step: Tensor, limit: Tensor | None = None) -> None:
         super().__init__()
         rows = (-1, *(1 for _ in origin.shape[1:]))
         self.register_buffer("origin", origin.detach().clone(), persistent=False)
         self.register_buffer("step", step.reshape(rows), persistent=False)
-        self.register_buffer("limit", limit.reshape(rows), persistent=False)
+        limits = None if limit is None else limit.reshape(rows)
+        self.register_buffer("limit", limits, persistent=False)
 
     def forward(self, weight: Tensor) -> Tensor:
-        levels = round_ste((weight - self.origin) / self.step)
-        return clamp(self.origin + self.step * levels, -self.limit, self.limit)
+        moved = self.origin + self.step * round_ste((weight - self.origin) / self.step)
+        return moved if self.limit is None else clamp(moved, -self.limit, self.limit)
 
 
 def attach(network: PhotoCodec, base: PhotoCodec) -> None:
     """Make weights move in steps from those of `base`: the trained ones of dense layers.
 
-    They are the most of what a network weighs.
+    They are the most of what a network weighs. The linear transforms around the residual blocks
+    have to stay out of it: all that passes through them is multiplied by their rounding, the mean
+    of a block a hundred times as large as its details (docs/experiments.md).
     """
     for name, layer in list(network.named_modules()):
-        if _is_dense(layer) and layer.weight.requires_grad:
+        dense = isinstance(layer, nn.Conv2d) and layer.groups == 1
+        if dense and layer.weight.requires_grad and f"{name}.weight" not in LINEAR:
             origin = cast(nn.Conv2d, base.get_submodule(name)).weight
-            parametrize.register_parametrization(layer, "weight", _moves(name, layer, origin))
-
-
-def _is_dense(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and layer.groups == 1
+            parametrize.register_parametrization(layer, "weight", _moves(layer, origin))
 
 
 @torch.no_grad()
-def _moves(name: str, layer: nn.Module, origin: Tensor) -> Moves:
+def _moves(layer: nn.Module, origin: Tensor) -> Moves:
     """Return what makes the weights of a dense layer move in steps from `origin`."""
-    infinite = torch.full((len(origin),), torch.inf)
     if isinstance(layer, IntConv):
         unit = torch.exp2(weight_exponents(origin))
         # Within the limit a row keeps its unit: with another, all of its integers would change.
         return Moves(origin, INTEGER_STEP * unit, WEIGHT_MAX * unit)
-    if f"{name}.weight" in LINEAR:
-        rows = origin.square().flatten(1).mean(1).sqrt()
-        return Moves(origin, LINEAR_STEP * rows.clamp_min(1e-8), infinite)
     step = STEP * origin.square().mean().sqrt().clamp_min(1e-8)
-    return Moves(origin, step.expand(len(origin)), infinite)
+    return Moves(origin, step.expand(len(origin)))
 
 
 def detach(network: PhotoCodec) -> Steps:
     """Make plain weights of them again, where they stand; return the steps that their files have.
 
-    What export puts into weights besides is part of their steps, too.
+    In a file a block's scale is part of its last weights, and of their steps.
     """
     steps: dict[str, dict[str, NDArray[np.float32]]] = defaultdict(dict)
     for name, layer in list(network.named_modules()):
@@ -98,17 +91,10 @@ def detach(network: PhotoCodec) -> Steps:
         parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
         if isinstance(layer, IntConv):
             continue  # its file has integers, which differ by integers
-        rows = moves.step.flatten() * _factor(network, name)
+        rows = moves.step.flatten()
+        if name.endswith(".narrow"):
+            rows = rows * cast(Block, network.get_submodule(name.removesuffix(".narrow"))).scale
         part, _, inner = name.partition(".")
         file = "side" if part == "prior" else part
         steps[f"{file}.onnx"][f"{inner}.weight_half"] = rows.cpu().numpy()
     return steps
-
-
-def _factor(network: PhotoCodec, name: str) -> Tensor | float:
-    """Return what the weights of a layer are multiplied by when they are exported."""
-    if name.endswith(".narrow"):
-        block = network.get_submodule(name.removesuffix(".narrow"))
-        assert isinstance(block, Block)
-        return block.scale
-    return {"encoder.enter": 1 / 255, "decoder.leave": 255.0}.get(name, 1.0)

@@ -82,7 +82,7 @@ def optimisers(model: nn.Module, settings: Optimiser) -> list[torch.optim.Optimi
     for name, p in model.named_parameters():
         if not p.requires_grad:
             continue
-        if name.replace("parametrizations.weight.original", "weight") in LINEAR:
+        if name in LINEAR:
             linear.append(p)
         elif p.ndim == 4 and p.shape[2:] == (1, 1):
             matrices.append(p)
