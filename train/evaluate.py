@@ -101,11 +101,11 @@ def table(
 def named(folders: Sequence[str | Path]) -> dict[str, Path]:
     """Return the image files of folders by the names that rows carry."""
     files = image_files(folders)
-    named = {p.stem: p for p in files}
-    if not files or len(named) < len(files):
+    found = {p.stem: p for p in files}
+    if not files or len(found) < len(files):
         where = ", ".join(map(str, folders))
-        raise ValueError(f"{len(files)} images in {where} with {len(named)} names; each needs one")
-    return named
+        raise ValueError(f"{len(files)} images in {where} with {len(found)} names; each needs one")
+    return found
 
 
 def means(rows: Sequence[Row]) -> list[dict[str, float]]:

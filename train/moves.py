@@ -19,7 +19,6 @@ from torch.nn.utils import parametrize
 
 from train.derive import Steps
 from train.nets import Block, PhotoCodec
-from train.optim import LINEAR
 from train.prior import WEIGHT_MAX, IntConv, clamp, round_ste, weight_exponents
 
 STEP = 1 / 6
@@ -57,12 +56,12 @@ def attach(network: PhotoCodec, base: PhotoCodec) -> None:
     """Make weights move in steps from those of `base`: the trained ones of dense layers.
 
     They are the most of what a network weighs. The linear transforms around the residual blocks
-    have to stay out of it: all that passes through them is multiplied by their rounding, the mean
+    have to be frozen: all that passes through them is multiplied by their rounding, the mean
     of a block a hundred times as large as its details (docs/experiments.md).
     """
     for name, layer in list(network.named_modules()):
         dense = isinstance(layer, nn.Conv2d) and layer.groups == 1
-        if dense and layer.weight.requires_grad and f"{name}.weight" not in LINEAR:
+        if dense and layer.weight.requires_grad:
             origin = cast(nn.Conv2d, base.get_submodule(name)).weight
             parametrize.register_parametrization(layer, "weight", _moves(layer, origin))
 
