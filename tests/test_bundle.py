@@ -312,15 +312,24 @@ def test_arrays_refuses_a_pickle_and_does_not_run_it(folder):
     trap = np.array(Trap(), dtype=object)
     refuses("z_gain is object ()", changed(folder, "gains.npz", z_gain=trap).arrays, "gains.npz")
     (folder / "gains.npz").write_bytes(trap.dumps())
-    refuses("gains.npz is damaged; ", Bundle.open(folder).arrays, "gains.npz")
+    refuses("gains.npz is damaged: it is no zip file", Bundle.open(folder).arrays, "gains.npz")
+
+
+def test_arrays_refuses_a_second_array_of_a_name(folder):
+    """NumPy would give a member "gain" where "gain.npy" was looked at."""
+    with zipfile.ZipFile(folder / "gains.npz", "a") as archive:
+        other = io.BytesIO()
+        np.save(other, np.zeros(7))
+        archive.writestr("gain", other.getvalue())
+    refuses("gain, z_gain expected", Bundle.open(folder).arrays, "gains.npz")
 
 
 def test_arrays_refuses_a_file_that_lacks_an_array_or_is_none(folder):
     damaged = changed(folder, "gains.npz", z_gain=None)
-    refuses("gains.npz is damaged; install the bundle", damaged.arrays, "gains.npz")
+    refuses("gains.npz is damaged: z_gain cannot be read", damaged.arrays, "gains.npz")
     np.save(folder / "quality.npy", np.zeros(3))
     (folder / "quality.npy").replace(folder / "quality.npz")
-    refuses("quality.npz is damaged; ", damaged.arrays, "quality.npz")
+    refuses("quality.npz is damaged: it is no zip", damaged.arrays, "quality.npz")
     (folder / "quality.npz").unlink()
     refuses("quality.npz cannot be read; ", damaged.arrays, "quality.npz")
 
@@ -346,7 +355,7 @@ def test_arrays_raises_nothing_but_model_errors_for_damage(folder):
         ("step", lambda a: a * 0, "step has values that are not positive and finite"),
         ("step", lambda a: a * np.nan, "step has values that are not positive and finite"),
         ("row", lambda a: a.astype(np.int8), r"row is int8 (17, 3); uint8 (17, 3) expected"),
-        ("row", lambda _: None, "quality.npz is damaged; install"),
+        ("row", lambda _: None, "quality.npz is damaged: row cannot be read"),
     ],
 )
 def test_arrays_of_the_gaussian_family_are_checked_likewise(key, change, message, tmp_path):

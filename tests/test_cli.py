@@ -606,7 +606,7 @@ def test_models_tells_of_a_damaged_bundle_and_lists_the_others(tiny, tmp_path, n
     (tmp_path / "bad" / name).write_bytes(b"{}")
     result = run("models", tmp_path)
     assert result.exit_code == 1
-    assert result.stderr == f"Error: damaged, install again: {tmp_path / 'bad'}\n"
+    assert result.stderr == f"Error: cannot be used, see above: {tmp_path / 'bad'}\n"
     assert str(tmp_path / "good") in result.stdout
     facts = json.loads(run("models", "--json", tmp_path).stdout)
     assert [bool(each["problem"]) for each in facts] == [True, False]

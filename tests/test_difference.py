@@ -101,10 +101,11 @@ def member(name, array):
         pack({"a.onnx": change()})[:-30],
         member("a.onnx/segments", np.zeros((2, 3), np.int64)),  # the others are missing
         pack({"a.onnx": change((0, 17, Kind.BYTE), levels=[0] * 17)}),  # more than the file has
+        pack({"a.onnx": change(*[(0, 1, Kind.WORD)] * (difference.MAX_SEGMENTS + 1))}),
     ],
 )
 def test_a_damaged_difference_file_is_refused(content):
-    with pytest.raises(ValueError, match=r"cannot be read|no zip"):
+    with pytest.raises(ValueError, match=r"cannot be read|no zip|at most"):
         unpack(content, "a.onnx", len(BASE))
 
 

@@ -9,7 +9,6 @@ A bundle is untrusted input: its manifest and its arrays are checked when they a
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Iterator
 from contextlib import suppress
@@ -21,12 +20,10 @@ from typing import TYPE_CHECKING, Any
 from vaecodec import manifest as manifests
 from vaecodec.container import FINGERPRINT_BYTES
 from vaecodec.errors import ModelError
-from vaecodec.layouts import LAYOUTS, Kinds, Layout
+from vaecodec.layouts import LAYOUTS, Layout
 from vaecodec.places import MANIFEST, directories, search_path
 
 if TYPE_CHECKING:
-    from zipfile import ZipFile
-
     from numpy.typing import NDArray
 
     from vaecodec.tables import FrequencyTables
@@ -133,21 +130,17 @@ class Bundle:
         docs/format.md has those of quality.npz; gains.npz holds gain (levels, channels) and z_gain
         (levels, side), float32. Raises ModelError unless they are what the manifest states.
         """
-        import numpy as np
+        from vaecodec import arrays
 
         kinds = self.layout.arrays(self.manifest["decoding"])[name]
-        content = io.BytesIO(self.read(name))
         try:
-            with np.load(content, allow_pickle=False) as file:  # a pickle could run any code
-                _check_arrays(file.zip, kinds)
-                arrays = {key: file[key] for key in kinds}
-            _check_gains(arrays)
-        except Exception as error:  # what zipfile and NumPy raise for damage has no common root
-            why = f": {error}" if isinstance(error, ModelError) else ""
+            found = arrays.read(self.read(name), kinds)
+            _check_gains(found)
+        except ValueError as error:
             raise ModelError(
-                f"{self.path / name} is damaged{why}; install the bundle again"
+                f"{self.path / name} is damaged: {error}; install the bundle again"
             ) from error
-        return arrays
+        return found
 
     @cached_property
     def base(self) -> Bundle | None:
@@ -230,24 +223,11 @@ def _check_version(path: Path, family: str, version: int) -> None:
         )
 
 
-def _check_arrays(archive: ZipFile, kinds: Kinds) -> None:
-    """Raise ModelError where an array is not of its kind; nothing is allocated to find out."""
-    from numpy.lib import format as npy
-
-    for key, (kind, rows, columns) in kinds.items():
-        with archive.open(f"{key}.npy") as member:
-            npy.read_magic(member)
-            shape, _, dtype = npy.read_array_header_1_0(member)
-        if dtype != kind or len(shape) != 2 or shape[0] != rows or shape[1] not in columns:
-            width = f"{columns[0]}" + (f" to {columns[-1]}" if len(columns) > 1 else "")
-            raise ModelError(f"{key} is {dtype} {shape}; {kind} ({rows}, {width}) expected")
-
-
 def _check_gains(arrays: dict[str, NDArray[Any]]) -> None:
-    """Raise ModelError where a gain is not positive and finite: it has a logarithm."""
+    """Raise ValueError where a gain is not positive and finite: it has a logarithm."""
     for key, array in arrays.items():
         if array.dtype.kind == "f" and not 0 < array.min() <= array.max() < float("inf"):
-            raise ModelError(f"{key} has values that are not positive and finite")
+            raise ValueError(f"{key} has values that are not positive and finite")
 
 
 def available(folders: list[Path] | None = None) -> Iterator[Bundle]:

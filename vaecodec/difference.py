@@ -10,18 +10,21 @@ machine. A difference is untrusted input.
 from __future__ import annotations
 
 import io
-import zipfile
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
+
+from vaecodec.arrays import Shape, member, opened
 
 __all__ = ["FILE", "SIZES", "Change", "Kind", "apply", "changed", "pack", "unpack"]
 
 FILE = "difference.npz"
+
+MAX_SEGMENTS = 2**14
+"""Of one file; a network has some thousand rows."""
 
 
 class Kind(IntEnum):
@@ -54,8 +57,13 @@ class Change:
     words: NDArray[np.uint32]
 
 
-_KINDS = {"segments": ("<i8", 2), "steps": ("<f4", 1), "levels": ("i1", 1), "words": ("<u4", 1)}
-"""Name of an array -> its type and number of dimensions."""
+_KINDS: dict[str, tuple[str, Shape]] = {
+    "segments": ("<i8", (3,)),
+    "steps": ("<f4", ()),
+    "levels": ("i1", ()),
+    "words": ("<u4", ()),
+}
+"""Name of an array -> its type, and the shape of what it has one after the other."""
 
 
 def apply(base: bytes, change: Change) -> bytes:
@@ -124,41 +132,22 @@ def changed(content: bytes) -> set[str]:
 
     Raises ValueError where it is damaged.
     """
-    return {name.rpartition("/")[0] for name in _opened(content).namelist()}
+    return {name.rpartition("/")[0] for name in opened(content).namelist()}
 
 
 def unpack(content: bytes, name: str, size: int) -> Change:
     """Return the change of one file, of `size` bytes, out of the content of a difference file.
 
-    Nothing larger than `size` and a few bytes is allocated. Raises ValueError where it is damaged.
+    No more than `size` numbers are allocated for values. Raises ValueError where it is damaged.
     """
-    archive = _opened(content)
-    arrays = {
-        key: _array(archive, f"{name}/{key}.npy", np.dtype(kind), dimensions, size)
-        for key, (kind, dimensions) in _KINDS.items()
-    }
-    return Change(**arrays)
+    found = {}
+    with opened(content) as archive:
+        for key, (kind, columns) in _KINDS.items():
+            most = MAX_SEGMENTS if key in ("segments", "steps") else size
 
+            def fits(shape: Shape, columns: Shape = columns, most: int = most) -> bool:
+                return len(shape) > 0 and 0 <= shape[0] <= most and shape[1:] == columns
 
-def _opened(content: bytes) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(io.BytesIO(content))
-    except (zipfile.BadZipFile, NotImplementedError) as error:
-        raise ValueError(f"it is no zip file: {error}") from error
-
-
-def _array(
-    archive: zipfile.ZipFile, member: str, kind: np.dtype[Any], dimensions: int, limit: int
-) -> NDArray[Any]:
-    """Return an array of a zip file of arrays, of at most `limit` values."""
-    try:
-        with archive.open(member) as stream:
-            npy.read_magic(stream)
-            shape, _, dtype = npy.read_array_header_1_0(stream)
-            count = int(np.prod(shape, dtype=object))
-            if dtype != kind or len(shape) != dimensions or not 0 <= count <= limit:
-                raise ValueError(f"{member} is {dtype} {shape}")
-            data = stream.read(count * kind.itemsize)
-            return np.frombuffer(data, kind, count).reshape(shape)
-    except Exception as error:  # what zipfile, zlib and NumPy raise for damage has no common root
-        raise ValueError(f"{member} cannot be read: {error}") from error
+            expected = f"of at most {most} rows"
+            found[key] = member(archive, f"{name}/{key}", np.dtype(kind), fits, expected)
+    return Change(**found)

@@ -6,12 +6,11 @@ says which class runs them.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vaecodec.manifest import Entries, is_one_of, is_whole
+from vaecodec.manifest import Entries, is_figure, is_one_of, is_whole
 
 __all__ = ["LAYOUTS", "Kinds", "Layout"]
 
@@ -84,9 +83,9 @@ def _is_search(value: Any) -> bool:
     if value is None:
         return True
     pair: Any = value.get("lambda") if isinstance(value, dict) else None
-    if not isinstance(pair, list) or not all(type(v) in (int, float) for v in pair):
+    if not isinstance(pair, list) or not all(map(is_figure, pair)):
         return False
-    return len(pair) == 2 and 0 < pair[0] <= pair[1] < math.inf
+    return len(pair) == 2 and 0 < pair[0] <= pair[1]
 
 
 _HYPERPRIOR = Layout(
@@ -124,7 +123,7 @@ def _is_likelihood(value: Any) -> bool:
     if not isinstance(value, dict) or value.get("kind") not in ("bernoulli", "normal"):
         return False
     sigma: Any = value.get("sigma", 1 if value["kind"] == "bernoulli" else None)
-    return type(sigma) in (int, float) and 0 < sigma < math.inf
+    return is_figure(sigma) and sigma > 0
 
 
 _GAUSSIAN = Layout(

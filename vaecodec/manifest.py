@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -37,8 +38,13 @@ def _is_hex(digits: int) -> Callable[[Any], bool]:
 _is_hash = _is_hex(64)
 
 
+def is_figure(value: Any) -> bool:
+    """Return whether a value is a number that a float holds, and finite."""
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
+
+
 def _is_quality(value: Any) -> bool:
-    return type(value) in (int, float) and 0 <= value <= 100
+    return is_figure(value) and 0 <= value <= 100
 
 
 def is_one_of(*values: int | str) -> Callable[[Any], bool]:
@@ -53,7 +59,7 @@ def _is_files(value: object) -> bool:
 
 
 def _is_figures(value: object) -> bool:
-    return isinstance(value, dict) and all(type(v) in (int, float) for v in value.values())
+    return isinstance(value, dict) and all(map(is_figure, value.values()))
 
 
 def _is_cost(value: object) -> bool:

@@ -86,7 +86,7 @@ def _check_graphs(bundle: Bundle, known: dict[str, Role]) -> None:
 
     if bundle.manifest["family"] == "hyperprior":
         try:
-            bounds.check_tables(bundle.read("quality.npz"))
+            bounds.check_tables(bundle.arrays("quality.npz"))
         except ValueError as error:
             raise ModelError(f"quality.npz: {error}") from error
     for name in bundle.manifest["files"]:

@@ -68,8 +68,8 @@ def listing(folders: tuple[Path, ...], as_json: bool) -> None:
     if not found:
         looked_in = ", ".join(map(str, folders or search_path()))
         raise click.ClickException(f"there is no model in {looked_in}")
-    if damaged := [facts["path"] for facts in found if facts["problem"]]:
-        raise click.ClickException(f"damaged, install again: {', '.join(damaged)}")
+    if unusable := [facts["path"] for facts in found if facts["problem"]]:
+        raise click.ClickException(f"cannot be used, see above: {', '.join(unusable)}")
 
 
 for _command in (add, remove, pack):
