@@ -20,7 +20,9 @@ def folder(tmp_path):
     return tmp_path / "images"
 
 
-def test_each_image_is_measured_once_at_each_quality_and_effort(folder, tmp_path, monkeypatch):
+def test_each_image_is_measured_once_at_each_quality_and_effort(
+    folder, tiny, tmp_path, monkeypatch
+):
     tsv = tmp_path / "rows.tsv"
     rows = efforts.table("photo-1", [folder], (0, 1), QUALITIES, tsv)
     assert len(rows) == 2 * 2 * 3
@@ -30,6 +32,8 @@ def test_each_image_is_measured_once_at_each_quality_and_effort(folder, tmp_path
     assert [(r.image, r.quality, r.effort) for r in again] == [
         (r.image, r.quality, r.effort) for r in rows
     ]
+    with pytest.raises(TypeError):  # the rows are another model's
+        efforts.table(str(tiny), [folder], (0,), QUALITIES, tsv)
     np.testing.assert_allclose([r.bpp for r in again], [r.bpp for r in rows], rtol=1e-4)
 
 
@@ -45,7 +49,7 @@ def test_the_command_reports_what_efforts_buy(folder, tmp_path, capsys):
 
 def test_images_left_worse_off_are_named():
     def row(effort, cost):
-        return efforts.Row("a", 4096, 50.0, effort, 1.0, 30.0, cost, 0.1, 100.0)
+        return efforts.Row("m", "a", 4096, 50.0, effort, 1.0, 30.0, cost, 0.1, 100.0)
 
     rows = [row(0, 1.0), row(1, 0.9), row(2, 0.95)]
     assert efforts._worse(rows, 0, 1) == []

@@ -25,7 +25,7 @@ from train.optim import LINEAR  # noqa: E402
 from train.recipes import Data, Model  # noqa: E402
 from train.release import release  # noqa: E402
 from vaecodec import difference  # noqa: E402
-from vaecodec.bundle import Bundle, find  # noqa: E402
+from vaecodec.bundle import Bundle, available, find  # noqa: E402
 from vaecodec.codec import Codec  # noqa: E402
 from vaecodec.difference import Kind  # noqa: E402
 from vaecodec.errors import ModelError  # noqa: E402
@@ -230,7 +230,8 @@ def test_a_short_run_improves_and_its_files_open_after_a_restart(plaids, tmp_pat
     bundle = Bundle.open(tmp_path / "mine")
     bundle.verify()
     assert bundle.manifest["data"] == "plaids"
-    assert bundle.manifest["training"]["images"] == 5
+    assert bundle.manifest["training"]["images"] == 4  # one cannot be read
+    assert not {"licence", "default_quality_ssimulacra2"} & bundle.manifest.keys()
     assert bundle.base.name == "small"
     assert not (bundle.path / "decoder.onnx").exists()
     options = {"env": {"VAECODEC_MODELS": f"{models}:{tmp_path}"}}
@@ -241,6 +242,13 @@ def test_a_short_run_improves_and_its_files_open_after_a_restart(plaids, tmp_pat
         assert image.mode == "L"
         found = Codec(bundle, "cpu").decode((tmp_path / "a.vz").read_bytes())
         assert np.array_equal(np.asarray(image), np.asarray(found).reshape(image.size[::-1]))
+    home = {"env": {"VAECODEC_MODELS": str(models), "XDG_DATA_HOME": str(tmp_path / "other")}}
+    assert process("models", "pack", bundle.path, "-o", tmp_path / "m.vzm", **home).returncode == 0
+    result = process("models", "add", tmp_path / "m.vzm", **home)
+    assert result.returncode == 0, result.stderr
+    result = process("decode", tmp_path / "a.vz", "-o", tmp_path / "b.png", **home)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
 def test_a_model_that_gained_nothing_is_refused(plaids, tmp_path, capsys, monkeypatch):
@@ -272,12 +280,34 @@ def test_a_tuned_model_can_be_tuned_on(plaids, tmp_path):
     bundle = Bundle.open(tmp_path / "mine")
     assert bundle.base.name == "small"
     assert bundle.manifest["training"]["from"] == "first"
+    recipes = [find(name).manifest["training"]["recipe"] for name in ("first", "mine")]
+    assert recipes[0] == recipes[1]
 
 
 def test_a_name_that_is_taken_is_refused_before_the_training(plaids, tmp_path, capsys):
     (tmp_path / "mine").mkdir()
     assert tune(plaids, tmp_path, minutes="600") == 1
     assert "exists" in capsys.readouterr().err
+
+
+def test_the_name_of_a_model_elsewhere_is_refused(plaids, tmp_path, models, capsys):
+    out = tmp_path / "elsewhere"
+    arguments = ["finetune", plaids, "--from", "small", "--name", "small", "--out", out]
+    assert main([*map(str, arguments), "--minutes", "600"]) == 1
+    assert f"{models / 'small'} is a model of the name small" in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("wrong", ["file", "holdout"])
+def test_what_cannot_be_written_or_measured_is_said_before_the_training(
+    plaids, tmp_path, capsys, wrong
+):
+    place = tmp_path / "file"
+    place.write_text("no folder")
+    more = ["--out", place] if wrong == "file" else ["--holdout", plaids / "broken.png"]
+    assert tune(plaids, tmp_path, *more, minutes="600") == 1
+    error = capsys.readouterr().err
+    assert ("File exists" if wrong == "file" else "2 or more that can be read") in error
 
 
 def test_a_base_that_is_not_installed_is_refused(plaids, tmp_path, models, capsys, monkeypatch):
@@ -287,23 +317,48 @@ def test_a_base_that_is_not_installed_is_refused(plaids, tmp_path, models, capsy
     assert "vaecodec models add" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_run_that_is_stopped_leaves_a_whole_bundle_or_none(plaids, tmp_path, models, number):
-    command = [sys.executable, "-m", "train", "finetune", str(plaids), "--from", "small"]
-    command += ["--name", "mine", "--out", str(tmp_path), "--minutes", "5"]
+def run(code, plaids, tmp_path, models, minutes):
+    """A process that fine-tunes after some code of the test's."""
+    arguments = ["finetune", plaids, "--from", "small", "--name", "mine", "--out", tmp_path]
+    arguments = [*map(str, arguments), "--minutes", str(minutes)]
+    program = f"{code}\nfrom train.__main__ import main\nraise SystemExit(main({arguments}))"
     environment = {"VAECODEC_MODELS": str(models), "OMP_NUM_THREADS": "1", "PATH": ""}
-    run = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
-    for line in run.stderr:
-        if "skipped" in line:  # images are read: training begins
+    return subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_ctrl_c_measures_what_was_reached(plaids, tmp_path, models):
+    process = run("", plaids, tmp_path, models, 5)
+    for line in process.stderr:
+        if "images cannot be read" in line:  # the others are: training begins
             break
     time.sleep(2)
-    run.send_signal(number)
-    run.communicate(timeout=60)
-    if number == signal.SIGINT:
-        Bundle.open(tmp_path / "mine").verify()
-    else:
-        assert run.returncode == -signal.SIGKILL
-        assert not (tmp_path / "mine").exists()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    Bundle.open(tmp_path / "mine").verify()
+
+
+@pytest.mark.parametrize("place", ["_write", "compare", "_complete"])
+def test_a_run_that_is_killed_leaves_no_bundle(plaids, tmp_path, models, place):
+    code = f"""
+import os, signal
+from train import finetune
+real = finetune.{place}
+def last(*arguments):
+    {"real(*arguments)" if place != "compare" else ""}
+    os.kill(os.getpid(), signal.SIGKILL)
+finetune.{place} = last
+"""
+    process = run(code, plaids, tmp_path, models, 0.02)
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    assert any(tmp_path.glob(".draft-*/mine/manifest.json"))  # it came as far as that
+    assert not list(available([tmp_path]))
 
 
 # What is measured
@@ -314,6 +369,7 @@ def test_the_middle_of_a_large_image_is_measured():
     found = compare.middle(pixels, 5000)
     assert found.shape == (50, 100, 1)
     assert np.array_equal(found, pixels[25:75, 50:150])
+    assert compare.middle(np.zeros((20_000, 3, 1), np.uint8), 1e9).shape == (16_383, 3, 1)
     assert compare.middle(pixels, 1e9).shape == pixels.shape
 
 

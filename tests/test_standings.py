@@ -10,7 +10,7 @@ pytest.importorskip("ssimulacra2")
 
 from PIL import Image
 
-from train import monotony, standings
+from train import monotony, standings, tsv
 from train.__main__ import main
 from train.evaluate import Row
 from train.rivals import PNG, RIVALS
@@ -81,6 +81,51 @@ def test_a_model_is_measured_beside_all_rivals_and_nothing_twice(folder, tiny, t
     assert main([*arguments, "--tsv", str(tsv)]) == 0
     assert sorted(tsv.read_text().splitlines()) == sorted(whole.splitlines())
     assert capsys.readouterr().out == report
+
+
+@pytest.fixture
+def only_jpeg(monkeypatch):
+    monkeypatch.setattr(standings, "RIVALS", {"JPEG": RIVALS["JPEG"]})
+
+
+@pytest.mark.usefixtures("only_jpeg")
+def test_rows_at_another_effort_are_others(folder, tiny, tmp_path):
+    arguments = ["standings", str(tiny), str(folder), "--tsv", str(tmp_path / "rows.tsv")]
+    for effort in (["--effort", "0"], []):
+        assert main([*arguments, *effort]) == 0
+    lines = (tmp_path / "rows.tsv").read_text().splitlines()
+    assert sum(" at effort 0\t" in line for line in lines) == 2 * 9
+    assert sum(" at the default effort\t" in line for line in lines) == 2 * 9
+
+
+@pytest.mark.usefixtures("only_jpeg")
+def test_measures_that_small_images_do_not_have_are_left_out(tiny, tmp_path, capsys):
+    (tmp_path / "images").mkdir()
+    with Image.open(SAMPLES / "flowers.webp") as image:
+        image.crop((0, 0, 80, 64)).save(tmp_path / "images" / "small.png")
+    arguments = ["standings", str(tiny), str(tmp_path / "images"), "--effort", "0"]
+    assert main([*arguments, "--tsv", str(tmp_path / "rows.tsv")]) == 0
+    out = capsys.readouterr().out
+    assert "| MS-SSIM, dB: JPEG | – | – | – | – | – |" in out
+    assert "nan" not in out
+
+
+@pytest.mark.parametrize("text", ["", "codec\timage\n"])
+def test_a_file_of_rows_is_begun_or_refused(tmp_path, text):
+    path = tmp_path / "rows.tsv"
+    path.write_text(text)
+    if text:
+        with pytest.raises(ValueError, match="has the columns codec, image; a, b expected"):
+            tsv.resumed(path, ["a", "b"]).__enter__()
+        return
+    for _ in range(2):  # a run that ended before its first row, and the next one
+        with tsv.resumed(path, ["a", "b"]) as (rows, _add):
+            assert rows == []
+    with tsv.resumed(path, ["a", "b"]) as (_, add):
+        add(["x", 0.5])
+    with tsv.resumed(path, ["a", "b"]) as (rows, _):
+        assert rows == [["x", "0.5"]]
+    assert path.read_text() == "a\tb\nx\t0.5\n"
 
 
 def test_rivals_give_back_images_of_the_shape_they_took(photograph):

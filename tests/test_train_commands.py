@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
 torch = pytest.importorskip("torch")
 
@@ -102,6 +103,7 @@ def test_bd_rates_are_printed_for_a_whole_curve(tiny, tmp_path, capsys):
     reference = tmp_path / "reference.json"
     reference.write_text('{"codecs": {"old": {"bpp": [0.1, 1, 9], "psnr": [15, 25, 45]}}}')
     images = photographs(tmp_path / "images", 96)
+    Image.new("RGB", (96, 96), "#808080").save(images / "blank.png")  # JPEG gives it back as it is
     options = ["evaluate", tiny, images, "--reference", reference, "--against", "old"]
     for quality in (0, 30, 60, 100):
         options += ["--quality", quality]
@@ -109,6 +111,8 @@ def test_bd_rates_are_printed_for_a_whole_curve(tiny, tmp_path, capsys):
     told = capsys.readouterr().out
     assert "BD-rate of each image against Pillow's JPEG" in told
     assert "BD-rate of the means against old: " in told
+    assert "blank" not in told
+    assert "nan" not in told
 
 
 def test_errors_are_one_line(place, tmp_path, tiny, capsys):

@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
         return int(chosen.run(chosen) or 0)
     except KeyboardInterrupt:
         return 130
-    except (FileNotFoundError, FileExistsError, ValueError, VaecodecError) as error:
+    except (OSError, ValueError, VaecodecError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
 

@@ -6,6 +6,7 @@ The docstring of a command is its help; a command returns its exit status, None 
 from __future__ import annotations
 
 import dataclasses
+import math
 from argparse import Namespace
 from collections.abc import Callable
 
@@ -65,7 +66,8 @@ def finetune(options: Namespace) -> None:
     tuning.refuse(plan)
     images = split(options.folders, options.holdout)
     folder, text = tuning.finetune(plan, images)
-    print(f"{text}\n\nwritten: {folder}; use it with: vaecodec encode IMAGE --model {plan.name}")
+    name = plan.name if out in search_path() else folder
+    print(f"{text}\n\nwritten: {folder}; use it with: vaecodec encode IMAGE --model {name}")
 
 
 def sheets(options: Namespace) -> None:
@@ -106,20 +108,22 @@ def evaluate(options: Namespace) -> None:
     qualities = options.quality or measuring.QUALITIES
     search = None if options.effort is None else Search(options.effort)
     rows = measuring.table(codec, options.images, qualities, options.ssimulacra2, search)
+    if options.tsv:
+        measuring.write_tsv(rows, options.tsv)
+        print(f"wrote {options.tsv}")
     for mean in measuring.means(rows):
         print("  ".join(f"{k} {v:.4f}" for k, v in mean.items()))
     if len(qualities) > 3:
         each = measuring.against_jpeg(rows, options.images)
+        each = {name: value for name, value in each.items() if not math.isnan(value)}
         print("BD-rate of each image against Pillow's JPEG (optimize), percent:")
         print("  ".join(f"{name} {value:+.1f}" for name, value in each.items()))
-        print(f"mean {sum(each.values()) / len(each):+.2f} %")
+        if each:
+            print(f"mean {sum(each.values()) / len(each):+.2f} %")
     if options.reference:
         for name in options.against or [measuring.JPEG]:
             value = measuring.against(rows, options.reference, name)
             print(f"BD-rate of the means against {name}: {value:+.2f} %")
-    if options.tsv:
-        measuring.write_tsv(rows, options.tsv)
-        print(f"wrote {options.tsv}")
 
 
 def standings(options: Namespace) -> None:
@@ -135,7 +139,7 @@ def standings(options: Namespace) -> None:
 
 
 def monotony(options: Namespace) -> int:
-    """Encode IMAGES at each whole quality: exit status 1 if one brings fewer bits or more error."""
+    """Encode IMAGES at each whole quality: exit status 1 if one brings no bits, or no dB, more."""
     from train.monotony import exceptions
     from vaecodec.codec import Codec
     from vaecodec.search import Search

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from train.curves import decibels, saved
 from train.evaluate import QUALITIES, writer
 from train.progress import Progress
 from train.rivals import PNG, RIVALS, Write
 from vaecodec.codec import Codec
 from vaecodec.images import read
-from vaecodec.metrics import bd_rate, bits_per_pixel, psnr
+from vaecodec.metrics import bits_per_pixel
 from vaecodec.picture import Samples
 from vaecodec.search import Search
 
 PIXELS = 16_000_000
 """Of all images together; of larger ones the middles are measured."""
+
+LONGEST = 16_383
+"""Side of an image of which the middle is measured: WebP has no longer ones."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +33,23 @@ class Curve:
     bpp: list[float]
     psnr: list[float]
 
-    def against(self, other: Curve) -> float | None:
-        """Return the BD-rate to another curve in percent; None where they share no PSNR."""
-        try:
-            return bd_rate(other.bpp, other.psnr, self.bpp, self.psnr)
-        except ValueError:
-            return None
+    def against(self, other: Curve) -> float:
+        """Return the BD-rate to another curve in percent; NaN where they share no PSNR."""
+        return saved((self.bpp, self.psnr), (other.bpp, other.psnr))
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A model and the formats of RIVALS on some images.
+
+    names, images: of each, uint8 (H, W, 1 or 3). png: bits per pixel of PNG, lossless.
+    """
+
+    names: list[str]
+    images: list[Samples]
+    model: Curve
+    rivals: Mapping[str, Curve]
+    png: float
 
 
 @dataclass(frozen=True)
@@ -48,58 +63,70 @@ class Comparison:
     pixels: float
     before: Curve
     after: Curve
-    rivals: dict[str, Curve]
+    rivals: Mapping[str, Curve]
     png: float
 
     @property
     def gain(self) -> float:
         """The BD-rate of the second model to the first, in percent; NaN where there is none."""
-        found = self.after.against(self.before)
-        return float("nan") if found is None else found
+        return self.after.against(self.before)
 
     def pays_after(self, size: int, quality: float) -> int | None:
         """Return how many images at a quality save the `size` bytes of a bundle; None: never."""
         bits = float(np.interp(quality, QUALITIES, self.before.bpp)) * self.pixels
-        saved = -self.gain / 100 * bits / 8
-        return math.ceil(size / saved) if saved > 0 else None
+        fewer = -self.gain / 100 * bits / 8
+        return math.ceil(size / fewer) if fewer > 0 else None
 
 
 def middle(pixels: Samples, most: float) -> Samples:
-    """Return the middle of an image, (H, W, C), of at most so many pixels and of its shape."""
+    """Return the middle of an image, (H, W, C), of at most so many pixels.
+
+    It has the shape of the image, as far as no side is longer than LONGEST.
+    """
     height, width, _ = pixels.shape
     factor = min(1.0, (most / (height * width)) ** 0.5)
-    rows, columns = max(1, int(height * factor)), max(1, int(width * factor))
+    rows, columns = (min(max(1, int(side * factor)), LONGEST) for side in (height, width))
     top, left = (height - rows) // 2, (width - columns) // 2
     return np.ascontiguousarray(pixels[top : top + rows, left : left + columns])
 
 
-def compare(before: Codec, after: Codec, files: Sequence[Path]) -> Comparison:
-    """Return what two models and the formats of RIVALS make of image files, all by real files.
+def measured(model: Codec, files: Sequence[Path]) -> Standing:
+    """Return what a model and the formats of RIVALS make of image files, all by real files.
 
-    The models are measured at effort 0, without the search that either may have by default.
+    Models are measured at effort 0, without the search that they may have by default.
     """
-    images = [middle(read(path).pixels, PIXELS / len(files)) for path in files]
+    # What a file system took for a name need not be text.
+    names = [path.stem.encode("utf-8", "replace").decode() for path in files]
+    pixels = [middle(read(path).pixels, PIXELS / len(files)) for path in files]
     writers: dict[str, tuple[Write, Sequence[float]]] = {
-        "before": (writer(before, Search(0)), QUALITIES),
-        "after": (writer(after, Search(0)), QUALITIES),
+        "": (writer(model, Search(0)), QUALITIES),
         **{name: (rival, rival.qualities) for name, rival in RIVALS.items()},
     }
     curves = {}
     with Progress("measuring") as progress:
         for number, (name, (write, qualities)) in enumerate(writers.items()):
-            points = []
-            for i, quality in enumerate(qualities):
-                points.append(np.mean([_point(write, image, quality) for image in images], 0))
-                progress.update((number + (i + 1) / len(qualities)) / len(writers), name)
-            curves[name] = Curve(*np.array(points).T.tolist())
+            curves[name] = _curve(write, pixels, qualities)
+            progress.update((number + 1) / len(writers), name)
+    png = float(np.mean([_rate(PNG(image, 0)[0], image) for image in pixels]))
+    return Standing(names, pixels, curves.pop(""), curves, png)
+
+
+def compare(standing: Standing, after: Codec) -> Comparison:
+    """Return what another model makes of the same images, beside what was measured before."""
     return Comparison(
-        [path.stem for path in files],
-        float(np.mean([image.shape[0] * image.shape[1] for image in images])),
-        curves.pop("before"),
-        curves.pop("after"),
-        curves,
-        float(np.mean([_rate(PNG(image, 0)[0], image) for image in images])),
+        standing.names,
+        float(np.mean([image.shape[0] * image.shape[1] for image in standing.images])),
+        standing.model,
+        _curve(writer(after, Search(0)), standing.images, QUALITIES),
+        standing.rivals,
+        standing.png,
     )
+
+
+def _curve(write: Write, images: Sequence[Samples], qualities: Sequence[float]) -> Curve:
+    points = [np.mean([_point(write, image, q) for image in images], 0) for q in qualities]
+    bpp, db = np.array(points).T.tolist()
+    return Curve(bpp, db)
 
 
 def _rate(data: bytes, pixels: Samples) -> float:
@@ -108,8 +135,7 @@ def _rate(data: bytes, pixels: Samples) -> float:
 
 def _point(write: Write, pixels: Samples, quality: float) -> tuple[float, float]:
     data, decoded = write(pixels, quality)
-    # An image that comes back as it was has no PSNR; 100 dB stand for it in a mean.
-    return _rate(data, pixels), min(psnr(pixels, decoded), 100.0)
+    return _rate(data, pixels), decibels(pixels, decoded)
 
 
 def report(found: Comparison, names: tuple[str, str], size: int, quality: float) -> str:
@@ -145,5 +171,5 @@ def report(found: Comparison, names: tuple[str, str], size: int, quality: float)
     return "\n".join(lines)
 
 
-def _percent(value: float | None) -> str:
-    return "no PSNR in common" if value is None else f"{value:+.1f} %"
+def _percent(value: float) -> str:
+    return "no PSNR in common" if math.isnan(value) else f"{value:+.1f} %"

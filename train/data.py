@@ -78,7 +78,8 @@ class Crops:
     """Random crops of image files, held as uint8 (H, W, 3) tensors on the device.
 
     Of more images than `memory` bytes hold, so many are held at a time: with every batch the oldest
-    gives way to the next file, which is decoded beside the training.
+    gives way to the next file, which is decoded beside the training. unused: how many of those that
+    were held first could not be.
 
     Raises FileNotFoundError where there is no such place, ValueError where no image is usable.
     """
@@ -95,10 +96,11 @@ class Crops:
         files = image_files(places)
         # Shuffled: those that are held first stand for all, whatever the folders are sorted by.
         order = random.Random(0).sample(files, len(files))
-        held, unused, size, number = dict[Path, list[Tensor]](), 0, 0, 0
+        self.unused = size = number = 0
+        held = dict[Path, list[Tensor]]()
         with ThreadPoolExecutor(os.cpu_count()) as pool, Progress("decoding", silent) as progress:
             for number, (path, copies) in enumerate(_ahead(pool, shapes, order), 1):
-                unused += not copies
+                self.unused += not copies
                 if copies:
                     held[path] = [image.to(device) for image in copies]
                     size += sum(image.numel() for image in copies)
@@ -111,8 +113,9 @@ class Crops:
             raise ValueError(
                 f"none of the {len(files)} image files in {where} has {crop}x{crop} pixels or more"
             )
-        if unused and not silent:
-            say(f"{unused} of {number} images cannot be read or are below {crop}x{crop} pixels")
+        if self.unused and not silent:
+            why = f"cannot be read or are below {crop}x{crop} pixels"
+            say(f"{self.unused} of {number} images {why}")
         self._held = deque(held[path] for path in sorted(held))
         self._changing = _Changing(shapes, order, number) if number < len(files) else None
         self._list()

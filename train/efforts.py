@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from itertools import product
 from pathlib import Path
@@ -12,11 +12,13 @@ from time import perf_counter
 import numpy as np
 
 from train import evaluate
-from train.data import image_files
+from train.curves import decibels
+from train.evaluate import named
 from train.progress import Progress
+from train.tsv import resumed
 from vaecodec.codec import Codec
 from vaecodec.images import read
-from vaecodec.metrics import bd_rate, mean_squared_error, psnr
+from vaecodec.metrics import bd_rate, mean_squared_error
 from vaecodec.picture import strip
 from vaecodec.refine import price
 from vaecodec.search import Search
@@ -29,13 +31,14 @@ QUALITIES = (15.0, 40.0, 65.0, 90.0)
 
 @dataclass(frozen=True)
 class Row:
-    """One image of so many pixels at one quality and effort.
+    """One image of so many pixels at one quality and effort of a model.
 
-    bpp: bits per pixel of the file. psnr: dB. cost: what the search makes small, bits of the file
-    and its squared error at its price, in bits per pixel. seconds: of encoding, the codec warm.
-    peak: memory of the process so far, MiB.
+    model: its name and fingerprint. bpp: bits per pixel of the file. psnr: dB. cost: what the
+    search makes small, bits of the file and its squared error at its price, in bits per pixel.
+    seconds: of encoding, the codec warm. peak: memory of the process so far, MiB.
     """
 
+    model: str
     image: str
     pixels: int
     quality: float
@@ -59,8 +62,8 @@ def measure(codec: Codec, file: Path, quality: float, effort: int) -> Row:
     bpp = 8 * len(data) / pixels
     cost = bpp + 3 * paid * mean_squared_error(picture.pixels, decoded)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    db = psnr(picture.pixels, decoded)
-    return Row(file.stem, pixels, quality, effort, bpp, db, cost, seconds, peak)
+    db = decibels(picture.pixels, decoded)
+    return Row(_label(codec), file.stem, pixels, quality, effort, bpp, db, cost, seconds, peak)
 
 
 def table(
@@ -71,26 +74,31 @@ def table(
     tsv: Path,
 ) -> list[Row]:
     """Return the rows of all images, efforts ascending; those that `tsv` has are read from it."""
-    rows = list(_read(tsv)) if tsv.exists() else []
-    known = {(r.image, r.quality, r.effort) for r in rows}
     codec = Codec(model, "cpu")
-    wanted = list(product(sorted(efforts), image_files(folders), qualities))
-    with Progress("encoding") as progress, tsv.open("a") as file:
-        if not rows:
-            print(*(f.name for f in fields(Row)), sep="\t", file=file)
-        for number, (effort, path, quality) in enumerate(wanted, 1):
-            if (path.stem, quality, effort) not in known:
-                rows.append(measure(codec, path, quality, effort))
-                values = (f"{v:.6g}" if isinstance(v, float) else v for v in astuple(rows[-1]))
-                print(*values, sep="\t", file=file, flush=True)
-            progress.update(number / len(wanted), f"effort {effort}, {path.stem}")
-    return [r for r in rows if r.effort in efforts and r.quality in qualities]
+    label, result = _label(codec), []
+    wanted = list(product(sorted(efforts), named(folders).items(), qualities))
+    with (
+        Progress("encoding") as progress,
+        resumed(tsv, [f.name for f in fields(Row)]) as (lines, add),
+    ):
+        known = {(r.model, r.image, r.quality, r.effort): r for r in map(_row, lines)}
+        for number, (effort, (name, path), quality) in enumerate(wanted, 1):
+            row = known.get((label, name, quality, effort))
+            if row is None:
+                row = measure(codec, path, quality, effort)
+                add(astuple(row))
+            result.append(row)
+            progress.update(number / len(wanted), f"effort {effort}, {name}")
+    return result
 
 
-def _read(tsv: Path) -> Iterator[Row]:
-    for line in tsv.read_text().splitlines()[1:]:
-        image, pixels, quality, effort, *rest = line.split("\t")
-        yield Row(image, int(pixels), float(quality), int(effort), *map(float, rest))
+def _label(codec: Codec) -> str:
+    return f"{codec.bundle.name} {codec.bundle.fingerprint.hex()}"
+
+
+def _row(cells: Sequence[str]) -> Row:
+    model, image, pixels, quality, effort, *rest = cells
+    return Row(model, image, int(pixels), float(quality), int(effort), *map(float, rest))
 
 
 def _curve(rows: Sequence[Row], effort: int) -> tuple[list[float], list[float]]:

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
+from train.curves import decibels, saved
 from train.data import image_files
 from train.progress import Progress
 from train.rivals import RIVALS, Write
 from train.validation import jpeg
 from vaecodec.codec import Codec
 from vaecodec.images import read
-from vaecodec.metrics import bd_rate, bits_per_pixel, ms_ssim, psnr
+from vaecodec.metrics import bd_rate, bits_per_pixel, ms_ssim
 from vaecodec.picture import Samples
 from vaecodec.search import Search
 
@@ -74,7 +75,7 @@ def measure(write: Write, name: str, pixels: Samples, quality: float, perceptual
         quality,
         len(data),
         bits_per_pixel(len(data), width, height),
-        psnr(pixels, decoded),
+        decibels(pixels, decoded),
         ms_ssim(pixels, decoded),
         ssimulacra2(pixels, decoded) if perceptual else float("nan"),
     )
@@ -138,13 +139,17 @@ def against_points(bpp: Sequence[float], db: Sequence[float], reference: Path, c
 
 
 def against_jpeg(rows: Sequence[Row], folders: Sequence[str | Path]) -> dict[str, float]:
-    """Return each image's BD-rate (percent) against Pillow's JPEG (optimize) of the same image."""
+    """Return each image's BD-rate (percent) against Pillow's JPEG (optimize) of the same image.
+
+    NaN where no JPEG has any of its PSNRs.
+    """
     result = {}
     for name, file in named(folders).items():
         image = read(file).pixels
         bpp, quality = zip(*(jpeg(image, q) for q in RIVALS["JPEG"].qualities), strict=True)
-        own = sorted((r for r in rows if r.image == name), key=lambda r: r.quality)
-        result[name] = bd_rate(bpp, quality, [r.bpp for r in own], [r.psnr for r in own])
+        own = [r for r in rows if r.image == name]
+        points = [r.bpp for r in own], [r.psnr for r in own]
+        result[name] = saved(points, (list(bpp), list(quality)))
     return result
 
 

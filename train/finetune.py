@@ -20,7 +20,7 @@ from PIL import Image
 from torch import nn
 
 from train import adopt, export, moves
-from train.compare import Comparison, compare, report
+from train.compare import Comparison, compare, measured, report
 from train.derive import Steps, derive
 from train.evaluate import QUALITIES
 from train.gradients import search_files
@@ -33,7 +33,7 @@ from train.progress import say
 from train.recipes import Data, Recipe
 from train.release import claims_image
 from train.schedule import Plan
-from vaecodec import difference
+from vaecodec import difference, received
 from vaecodec.bundle import Bundle, available, fingerprint
 from vaecodec.codec import Codec
 from vaecodec.manifest import is_model_name
@@ -59,7 +59,7 @@ smaller bundle (docs/experiments.md)."""
 
 def recipe_for(bundle: Bundle, files: Sequence[Path]) -> Recipe:
     """Return how a photo bundle is trained on: images at their own scale, crops that fit most."""
-    recipe = adopt.recipe_of(bundle)
+    recipe = adopt.recipe_of(bundle.base or bundle)  # a tuned one's is changed already
     rates = recipe.optimiser
     sides = sorted(filter(None, map(_smallest_side, files[:: -(-len(files) // 200)])))
     if not sides:
@@ -84,6 +84,9 @@ def _smallest_side(path: Path) -> int | None:
         return None
 
 
+_OF_BASE = {"default_quality_ssimulacra2", "licence"}
+
+
 @dataclass(frozen=True)
 class Finetuning:
     """What to make: a bundle `name` in the folder `out` from `base`.
@@ -106,19 +109,25 @@ def finetune(plan: Finetuning, images: Images) -> tuple[Path, str]:
     nothing, where the model is no better on the images held out than the one it came from.
     """
     refuse(plan)
-    trained = _train(plan, images)
     plan.out.mkdir(parents=True, exist_ok=True)
-    # Two folders deep, where no bundle is looked for: a run that is killed leaves none.
+    # Two folders deep, where no bundle is looked for: a run that is killed leaves none. Made, and
+    # measured on, before the training: what cannot be written or read is known then.
     with tempfile.TemporaryDirectory(prefix=".draft-", dir=plan.out) as place:
         draft = Path(place) / plan.name
-        _write(plan, trained, draft)
+        standing = measured(Codec(plan.base, "cpu"), images.held_out)
+        _write(plan, _train(plan, images), draft)
         bundle = Bundle.open(draft)
-        bundle.verify()
+        received.verify(bundle)
         claims = export.claims(adopt.network_of(bundle), _graphs(bundle), claims_image())
-        found = compare(Codec(plan.base, "cpu"), Codec(bundle, "cpu"), images.held_out)
+        found = compare(standing, Codec(bundle, "cpu"))
         names = plan.base.name, plan.name
         size = sum(path.stat().st_size for path in draft.iterdir())
         text = report(found, names, size, bundle.default_quality)
+        if math.isnan(found.gain):
+            raise ValueError(
+                f"{plan.name} and {plan.base.name} have no PSNR in common on the images held out: "
+                "nothing is written. Hold out larger images"
+            )
         if not found.gain < 0:
             raise ValueError(
                 f"{plan.name} is no better than {plan.base.name} on the images held out "
@@ -138,8 +147,10 @@ def refuse(plan: Finetuning) -> None:
             "underscores and hyphens"
         )
     export.refuse_existing(plan.out / plan.name)
-    root = plan.base.base or plan.base
-    if all(b.fingerprint != root.fingerprint for b in available()):
+    root, known = plan.base.base or plan.base, list(available())
+    if taken := [b.path for b in known if plan.name in (b.name, b.path.name)]:
+        raise FileExistsError(f"{taken[0]} is a model of the name {plan.name}; give another one")
+    if all(b.fingerprint != root.fingerprint for b in known):
         raise ValueError(
             f"{root.name} at {root.path} is not where models are looked for, and what is made of "
             f"it is kept as a difference to it; install it first: vaecodec models add {root.path}"
@@ -164,22 +175,23 @@ def _train(plan: Finetuning, images: Images) -> _Trained:
     def make(recipe: Any, places: Any, device: torch.device, rank: int, _world: int) -> PhotoTask:
         return PhotoTask(recipe, places, device, rank, network)
 
-    with tempfile.TemporaryDirectory() as run:
-        trainer = Trainer(recipe, images.training, Path(run), make)
-        if not trainer.fit(Plan(plan.minutes, ANNEAL, save_every=math.inf)):
-            say("what was reached is measured")
-        trainer.close()
+    trainer = Trainer(recipe, images.training, None, make)
+    if not trainer.fit(Plan(plan.minutes, ANNEAL)):
+        say("stopped: what was reached is measured")
+    trainer.close()
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             parameter.copy_(trainer.average.values[name])
     steps = moves.detach(network)
+    assert isinstance(trainer.task, PhotoTask)
+    unreadable = trainer.task.crops.unused
     model = recipe.build()  # its parameters stand in the order of the exported graphs
     model.load_state_dict({name: value.cpu() for name, value in network.state_dict().items()})
     card = {
         "recipe": recipe.to_dict(),
         "from": plan.base.name,
         "only": plan.only or "all",
-        "images": len(images.training),
+        "images": len(images.training) - unreadable,
         "minutes": trainer.seconds / 60,
         "steps": trainer.step,
         "pixels": trainer.pixels,
@@ -202,8 +214,10 @@ def _write(plan: Finetuning, trained: _Trained, folder: Path) -> None:
     files = derived.files | searching.files
     own = derived.own | searching.own
     own[difference.FILE] = difference.pack(derived.changes | searching.changes)
+    # What was measured on the base, and under which licence it is, is not true of this one.
+    kept = {k: v for k, v in root.manifest.items() if k not in _OF_BASE}
     manifest = {
-        **root.manifest,
+        **kept,
         "name": plan.name,
         "base": {"name": root.name, "fingerprint": root.fingerprint.hex()},
         "fingerprint": fingerprint(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from train.data import image_files
+from train.progress import say
 from vaecodec.errors import ImageError
 from vaecodec.images import read
 
@@ -29,7 +30,7 @@ def split(folders: Sequence[Path], holdout: Sequence[Path] = ()) -> Images:
     least 1 and at most 20, that can be read. Raises ValueError where too few are left.
     """
     files = image_files(folders)
-    held = image_files(holdout) if holdout else _spread(files)
+    held = _readable(image_files(holdout)) if holdout else _spread(files)
     apart = {path.resolve() for path in held}
     training = [path for path in files if path.resolve() not in apart]
     if not training or not held:
@@ -50,6 +51,13 @@ def _spread(files: Sequence[Path]) -> list[Path]:
         part = files[i * len(files) // count : (i + 1) * len(files) // count]
         candidates = [*part[len(part) // 2 :], *part[: len(part) // 2]]
         found += next(([path] for path in candidates if _is_image(path)), [])
+    return found
+
+
+def _readable(files: Sequence[Path]) -> list[Path]:
+    found = [path for path in files if _is_image(path)]
+    for path in sorted({*files} - {*found}):
+        say(f"skipped {path}: it cannot be read")
     return found
 
 

@@ -18,8 +18,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from train import checkpoints, pictures
-from train.families import Make, Result, Validation, task_of
-from train.optim import Average, set_rate
+from train.families import Make, Validation, task_of
+from train.optim import Average, average_gradients, set_rate
 from train.progress import Progress, say, tensorboard
 from train.recipes import AnyRecipe, differences, read
 from train.schedule import Clock, Plan, stopping
@@ -48,12 +48,17 @@ class Best:
 class Trainer:
     """One run: the network, its optimisers and averages, and how far it has come.
 
-    recipe: what is trained. images: folders of training images. out: the run's folder. make: gives
-    the task. Under torchrun each process trains on images of its own, and gradients are averaged.
+    recipe: what is trained. images: folders of training images. out: the run's folder; None keeps
+    nothing on disk. make: gives the task. Under torchrun each process trains on images of its own,
+    and gradients are averaged.
     """
 
     def __init__(
-        self, recipe: AnyRecipe, images: Sequence[str | Path], out: Path, make: Make = task_of
+        self,
+        recipe: AnyRecipe,
+        images: Sequence[str | Path],
+        out: Path | None,
+        make: Make = task_of,
     ) -> None:
         self.recipe, self.out = recipe, out
         self.device = _device()
@@ -140,7 +145,7 @@ class Trainer:
         loss.backward()
         params = [p for p in self.model.parameters() if p.grad is not None]
         if self.world > 1:
-            self._average_gradients(params)
+            average_gradients(params, self.world)
         settings = self.recipe.optimiser
         norm = torch.nn.utils.clip_grad_norm_(params, settings.clip or math.inf, foreach=True)
         # Gradients that are not finite count as zero, decided on the device without waiting for it.
@@ -156,14 +161,6 @@ class Trainer:
         self.step += 1
         self.pixels += math.prod(batch[0].shape[:3]) * self.world
         return loss.detach(), output
-
-    def _average_gradients(self, params: Sequence[Tensor]) -> None:
-        flat = torch.cat([p.grad.reshape(-1) for p in params])
-        dist.all_reduce(flat)
-        flat /= self.world
-        parts = flat.split([p.numel() for p in params])
-        for p, part in zip(params, parts, strict=True):
-            p.grad.copy_(part.view_as(p))
 
     def _agreed(self, value: float) -> float:
         """Return what rank 0 says: all take the same number of steps at the same rates."""
@@ -181,28 +178,30 @@ class Trainer:
         Ctrl-C ends the step, saves and ends the run.
         """
         main = self.rank == 0
-        self.out.mkdir(parents=True, exist_ok=True)
-        writer = tensorboard(self.out / "tensorboard") if main else None
+        out = self.out if main else None
+        if out:
+            out.mkdir(parents=True, exist_ok=True)
+        writer = tensorboard(out / "tensorboard") if out else None
         clock = Clock(plan, self.step)
         before = self.seconds
         self.best = self.best if plan.patience else None
         self.model.train()
         with Progress("training", silent=not main) as progress, stopping() as stopped:
             while (done := self._agreed(1.0 if stopped() else self._done(clock))) < 1:
-                if clock.branches(done) and main:
-                    self.save(self.out / "constant")
+                if out and clock.branches(done):
+                    self.save(out / "constant")
                 loss, output = self.one_step(clock.factor(done))
                 self.seconds = before + clock.seconds
                 self._losses = self._losses[0] + loss, self._losses[1] + 1
                 if main and self.step % self.task.log_every == 0:
                     self._log(writer, progress, done, loss, output)
-                if main and clock.due("save", plan.save_every):
-                    self.save(self.out)
+                if out and clock.due("save", plan.save_every):
+                    self.save(out)
                 if main and validation and clock.measures(self.step):
                     self.validate(validation, writer, plan.patience is not None)
-        if main:
-            self.save(self.out)
-            say(f"{'stopped' if stopped() else 'done'} at step {self.step}: saved in {self.out}")
+        if out:
+            self.save(out)
+            say(f"{'stopped' if stopped() else 'done'} at step {self.step}: saved in {out}")
         if main and validation and self.measured_at < self.step:
             self.validate(validation, writer)
         if writer:
@@ -249,15 +248,12 @@ class Trainer:
         self._losses = (torch.zeros_like(self._losses[0]), 0)
         head = f"{self.step} steps, {self.pixels / 1e9:.3f} Gpixel, {self.seconds / 60:.1f} min"
         say(f"{head}: training loss {loss:.3f}, {result}")
-        numbers = (self.step, self.pixels, round(self.seconds), *result.row(), round(loss, 4))
-        with (self.out / "curve.tsv").open("a") as file:
-            print(*numbers, sep="\t", file=file)
-        self._draw(validation, result, writer)
-
-    def _draw(self, validation: Validation, result: Result, writer: Any) -> None:
-        """Write the measurement's picture beside that of the originals."""
-        pictures.save(validation.original, self.out / "original.png")
-        pictures.save(result.picture, self.out / f"reconstruction-{self.measured:03}.png")
+        if self.out:
+            numbers = (self.step, self.pixels, round(self.seconds), *result.row(), round(loss, 4))
+            with (self.out / "curve.tsv").open("a") as file:
+                print(*numbers, sep="\t", file=file)
+            pictures.save(validation.original, self.out / "original.png")
+            pictures.save(result.picture, self.out / f"reconstruction-{self.measured:03}.png")
         if writer:
             for name, value in result.scalars().items():
                 writer.add_scalar(f"validation/{name}", value, self.step)

@@ -60,9 +60,11 @@ def attach(network: PhotoCodec, base: PhotoCodec) -> None:
     of a block a hundred times as large as its details (docs/experiments.md).
     """
     for name, layer in list(network.named_modules()):
-        dense = isinstance(layer, nn.Conv2d) and layer.groups == 1
-        if dense and layer.weight.requires_grad:
-            origin = cast(nn.Conv2d, base.get_submodule(name)).weight
+        if not isinstance(layer, nn.Conv2d) or layer.groups > 1:
+            continue
+        origin = cast(nn.Conv2d, base.get_submodule(name)).weight
+        # What stays has moved as well, where the network was tuned before.
+        if layer.weight.requires_grad or not torch.equal(layer.weight, origin):
             parametrize.register_parametrization(layer, "weight", _moves(layer, origin))
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from train.recipes import Optimiser
@@ -108,6 +109,15 @@ def set_rate(optimisers: Iterable[torch.optim.Optimizer], factor: float) -> None
     for optimiser in optimisers:
         for group in optimiser.param_groups:
             group["lr"] = group["base"] * factor
+
+
+def average_gradients(params: Sequence[Tensor], world: int) -> None:
+    """Give each of `world` processes the mean of all their gradients."""
+    flat = torch.cat([p.grad.reshape(-1) for p in params])
+    dist.all_reduce(flat)
+    flat /= world
+    for p, part in zip(params, flat.split([p.numel() for p in params]), strict=True):
+        p.grad.copy_(part.view_as(p))
 
 
 class Average:

@@ -7,16 +7,19 @@ the eye.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, fields
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 
+from train import curves
+from train.curves import Curve, rising
 from train.evaluate import QUALITIES, Row, means, measure, named, writer
 from train.progress import Progress
 from train.rivals import RIVALS, Write
+from train.tsv import resumed
 from vaecodec.codec import Codec
 from vaecodec.images import read
 from vaecodec.metrics import bd_rate
@@ -28,7 +31,7 @@ Table = Mapping[str, Sequence[Row]]
 MEASURES: Mapping[str, Callable[[float], float]] = {
     "psnr": float,
     # In dB: the last thousandths matter as much as the first hundredths.
-    "ms_ssim": lambda similarity: -10 * math.log10(1 - similarity),
+    "ms_ssim": lambda similarity: -10 * math.log10(max(1 - similarity, 1e-10)),
     "ssimulacra2": float,
 }
 """Column of a row -> the scale on which its curve is drawn."""
@@ -44,61 +47,49 @@ def table(model: str, folders: Sequence[Path], effort: int | None, tsv: Path) ->
     effort: of the encoder; None for the model's default.
     """
     codec = Codec(model, "cpu")
-    name = codec.bundle.name
-    search = None if effort is None else Search(effort)
+    name, search = codec.bundle.name, Search(effort)
     writers: dict[str, tuple[Write, Sequence[float]]] = {
         **{n: (rival, rival.qualities) for n, rival in RIVALS.items()},
         name: (writer(codec, search), QUALITIES),
     }
-    found = {(c, r.image, r.quality): r for c, r in _read(tsv)} if tsv.exists() else {}
+    # In the file a model is more than its name, so that none is taken for another.
+    at = "the default effort" if effort is None else f"effort {effort}"
+    label = {name: f"{name} {codec.bundle.fingerprint.hex()} at {at}"}
     files = named(folders)
-    wanted = [
-        (n, image, float(q)) for n, (_, qs) in writers.items() for image, q in product(files, qs)
-    ]
-    with Progress("measuring") as progress, tsv.open("a") as file:
-        if not found:
-            print("codec", *(f.name for f in fields(Row)), sep="\t", file=file)
-        for number, key in enumerate(wanted, 1):
-            n, image, quality = key
-            if key not in found:
+    wanted = [(n, i, float(q)) for n, (_, qs) in writers.items() for i, q in product(files, qs)]
+    found: dict[str, list[Row]] = {n: [] for n in writers}
+    with (
+        Progress("measuring") as progress,
+        resumed(tsv, ["codec", *(f.name for f in fields(Row))]) as (lines, add),
+    ):
+        known = {(cells[0], r.image, r.quality): r for cells in lines for r in [_row(cells[1:])]}
+        for number, (n, image, quality) in enumerate(wanted, 1):
+            codec_name = label.get(n, n)
+            row = known.get((codec_name, image, quality))
+            if row is None:
                 pixels = read(files[image]).pixels
-                found[key] = measure(writers[n][0], image, pixels, quality, perceptual=True)
-                values = (f"{v:.7g}" if isinstance(v, float) else v for v in astuple(found[key]))
-                print(n, *values, sep="\t", file=file, flush=True)
+                row = measure(writers[n][0], image, pixels, quality, perceptual=True)
+                add([codec_name, *astuple(row)])
+            found[n].append(row)
             progress.update(number / len(wanted), f"{n}, {image}")
-    return {n: [found[key] for key in wanted if key[0] == n] for n in writers}
+    return found
 
 
-def _read(tsv: Path) -> Iterator[tuple[str, Row]]:
-    for line in tsv.read_text().splitlines()[1:]:
-        codec, image, quality, size, *rest = line.split("\t")
-        yield codec, Row(image, float(quality), int(size), *map(float, rest))
+def _row(cells: Sequence[str]) -> Row:
+    image, quality, size, *rest = cells
+    return Row(image, float(quality), int(size), *map(float, rest))
 
 
-def curve(rows: Sequence[Row], measure: str) -> tuple[list[float], list[float]]:
-    """Return mean rates (bits per pixel) of rows and what the mean of a measure is on its scale.
-
-    Points that are no better than one of fewer bits are left out.
-    """
-    bpp: list[float] = []
-    values: list[float] = []
-    for mean in sorted(means(rows), key=lambda mean: mean["bpp"]):
-        value = MEASURES[measure](mean[measure])
-        if not values or value > values[-1]:
-            bpp.append(mean["bpp"])
-            values.append(value)
-    return bpp, values
+def curve(rows: Sequence[Row], measure: str) -> Curve:
+    """Return mean rates of rows and what the mean of a measure is on its scale."""
+    mean = means(rows)
+    values = [MEASURES[measure](m.get(measure, math.nan)) for m in mean]
+    return rising([m["bpp"] for m in mean], values)
 
 
 def saved(of: Sequence[Row], to: Sequence[Row], measure: str) -> float:
-    """Return the BD-rate of one codec's rows to another's by a measure, in percent.
-
-    NaN where the two share nothing.
-    """
-    try:
-        return bd_rate(*curve(to, measure), *curve(of, measure))
-    except ValueError:
-        return math.nan
+    """Return the BD-rate of one codec's rows to another's by a measure, in percent, or NaN."""
+    return curves.saved(curve(of, measure), curve(to, measure))
 
 
 def between(of: Sequence[Row], to: Sequence[Row], measure: str) -> float:
@@ -120,6 +111,8 @@ def at(rows: Sequence[Row], measure: str, rates: Sequence[float]) -> list[float]
     NaN at rates that the codec was not measured at.
     """
     bpp, values = curve(rows, measure)
+    if not bpp:
+        return [math.nan] * len(rates)
     found: list[float] = np.interp(np.log(rates), np.log(bpp), values, math.nan, math.nan).tolist()
     return found
 

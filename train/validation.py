@@ -15,10 +15,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from train.curves import decibels, saved
 from train.data import image_files
 from train.nets import PhotoCodec, depth_to_space
 from train.rivals import RIVALS
-from vaecodec.metrics import bd_rate, bits_per_pixel, psnr
+from vaecodec.metrics import bits_per_pixel
 
 QUALITIES = (0.0, 17.0, 33.0, 50.0, 67.0, 83.0, 100.0)
 JPEG = RIVALS["JPEG"]
@@ -64,7 +65,7 @@ class Result:
 def jpeg(pixels: np.ndarray, quality: int) -> tuple[float, float]:
     """Return (bits per pixel, PSNR in dB) of Pillow's JPEG, optimised, of uint8 (H, W, 1 or 3)."""
     data, decoded = JPEG(pixels, quality)
-    return bits_per_pixel(len(data), pixels.shape[1], pixels.shape[0]), psnr(pixels, decoded)
+    return bits_per_pixel(len(data), pixels.shape[1], pixels.shape[0]), decibels(pixels, decoded)
 
 
 class Validation:
@@ -78,7 +79,7 @@ class Validation:
         chosen = [files[i * len(files) // count] for i in range(count)]
         images = [np.array(Image.open(p).convert("RGB")) for p in chosen]
         points = np.array([[jpeg(i, q) for q in JPEG.qualities] for i in images])
-        self.jpeg_bpp, self.jpeg_psnr = points.mean(0).T
+        self.jpeg_bpp, self.jpeg_psnr = points.mean(0).T.tolist()
         self.images = [torch.from_numpy(i) for i in images]
         self.original = images[0]
 
@@ -90,13 +91,9 @@ class Validation:
         points = np.array([[(b, p) for b, p, _ in row] for row in rows]).mean(0)
         bpp, quality = points.T.tolist()
         picture = torch.cat([rows[0][i][2] for i in (0, len(QUALITIES) // 2, -1)], 1)
-        return Result(bpp, quality, self._against_jpeg(bpp, quality), picture.cpu().numpy())
-
-    def _against_jpeg(self, bpp: list[float], quality: list[float]) -> float:
-        try:
-            return bd_rate(self.jpeg_bpp, self.jpeg_psnr, bpp, quality)
-        except ValueError:  # so bad that no JPEG is: no reason to end a run
-            return float("nan")
+        # NaN where it is so bad that no JPEG is: no reason to end a run.
+        against = saved((bpp, quality), (self.jpeg_bpp, self.jpeg_psnr))
+        return Result(bpp, quality, against, picture.cpu().numpy())
 
 
 def pad(image: Tensor, multiple: int) -> Tensor:
@@ -114,4 +111,4 @@ def _point(model: PhotoCodec, image: Tensor, quality: float) -> tuple[float, flo
     pixels = depth_to_space(output.blocks)[0, :height, :width] * 255
     decoded = (pixels + 0.5).floor().clamp(0, 255).to(torch.uint8)
     bpp = bits_per_pixel(output.bits.item() / 8 + FRAME_BYTES, width, height)
-    return bpp, psnr(image.cpu().numpy(), decoded.cpu().numpy()), decoded
+    return bpp, decibels(image.cpu().numpy(), decoded.cpu().numpy()), decoded
