@@ -112,6 +112,10 @@ def test_packing_refuses_what_adding_would(tmp_path, tiny):
     shutil.copytree(tiny, folder)
     (folder / "side.onnx").write_bytes(b"")
     assert "side.onnx is not the file" in fails(tmp_path, "models", "pack", folder)
+    shutil.rmtree(folder)
+    shutil.copytree(tiny, folder)
+    (folder / "results.tsv").write_bytes(bytes(packs.MAX_BYTES))
+    assert "unpacked it has more than 32 MiB" in fails(tmp_path, "models", "pack", folder)
 
 
 def test_adding_what_is_there_says_so(sent, home):

@@ -11,7 +11,8 @@ import os
 import stat
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
@@ -20,7 +21,7 @@ from vaecodec.errors import ModelError
 from vaecodec.manifest import is_plain_name
 from vaecodec.places import MANIFEST
 
-__all__ = ["BESIDE", "SUFFIX", "check_directory", "files_of", "pack", "read"]
+__all__ = ["BESIDE", "SUFFIX", "check", "check_directory", "files_of", "pack", "read"]
 
 SUFFIX = ".vzm"
 BESIDE = ("README.md", "results.tsv")
@@ -68,12 +69,29 @@ def read(source: Path) -> dict[str, bytes]:
     """
     if source.is_dir() and not (source / MANIFEST).is_file():
         raise ModelError(f"{source} is no model bundle: it has no {MANIFEST}")
-    try:
+    with _refusals(source):
         files = _from_folder(source) if source.is_dir() else _from_file(source)
-        if len(files.get(MANIFEST, b"")) > MAX_MANIFEST:
-            raise ValueError(f"its {MANIFEST} has more than {_told(MAX_MANIFEST)}")
+        return _limited(files)
+
+
+def check(data: bytes, source: Path) -> None:
+    """Raise ModelError, about `source`, unless `read` takes a packed file of these bytes."""
+    with _refusals(source):
+        _limited(_unpack(_whole(data)))
+
+
+@contextmanager
+def _refusals(source: Path) -> Iterator[None]:
+    try:
+        yield
     except (BadZipFile, ValueError, NotImplementedError, EOFError, zlib.error, struct.error) as why:
         raise ModelError(f"{source} is refused: {str(why) or 'it is cut off'}") from why
+
+
+def _limited(files: dict[str, bytes]) -> dict[str, bytes]:
+    """Return files; ValueError where their manifest is too large to be looked at."""
+    if len(files.get(MANIFEST, b"")) > MAX_MANIFEST:
+        raise ValueError(f"its {MANIFEST} has more than {_told(MAX_MANIFEST)}")
     return files
 
 
@@ -94,10 +112,14 @@ def _from_folder(folder: Path) -> dict[str, bytes]:
 
 def _from_file(file: Path) -> dict[str, bytes]:
     with file.open("rb") as stream:
-        data = stream.read(MAX_BYTES + 1)
+        return _unpack(_whole(stream.read(MAX_BYTES + 1)))
+
+
+def _whole(data: bytes) -> bytes:
+    """Return the bytes of a packed file; ValueError where there are too many."""
     if len(data) > MAX_BYTES:
         raise ValueError(f"it has more than {_told(MAX_BYTES)}")
-    return _unpack(data)
+    return data
 
 
 def _unpack(data: bytes) -> dict[str, bytes]:

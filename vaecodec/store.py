@@ -58,7 +58,9 @@ def add(source: Path) -> Added:
 def pack(bundle: Bundle) -> bytes:
     """Return the packed file of a bundle. Raises ModelError where `add` would refuse it."""
     _verify(bundle, bundle.path)
-    return packs.pack(packs.files_of(bundle))
+    data = packs.pack(packs.files_of(bundle))
+    packs.check(data, bundle.path)
+    return data
 
 
 def remove(name: str, *, force: bool = False) -> Path:
