@@ -225,6 +225,15 @@ def test_verify_compares_the_fingerprint_with_the_files(tmp_path, tiny, manifest
     refuses("does not state the fingerprint of its files", Bundle.open(tmp_path / "copy").verify)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("cost", {"decode": 10**400}), ("measured", [{"bpp": float("nan")}])]
+)
+def test_figures_that_no_float_holds_are_damage(folder, key, value):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {key: value}))
+    refuses(f"manifest.json is damaged: {key} is ", Bundle.open, folder)
+
+
 # Arrays
 
 

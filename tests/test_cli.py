@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 
+import click
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
@@ -18,7 +19,7 @@ from vaecodec import __version__, container, images
 from vaecodec.bundle import DEFAULT_MODEL, Bundle
 from vaecodec.cli import cli
 from vaecodec.codec import Codec
-from vaecodec.commands import console
+from vaecodec.commands import console, files
 from vaecodec.hyperprior import Hyperprior
 from vaecodec.metrics import psnr
 from vaecodec.picture import Picture
@@ -265,6 +266,20 @@ def test_an_output_that_exists_is_replaced_only_by_force(png, encode, vz):
     assert other.stat().st_size
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_what_came_to_be_there_meanwhile_is_not_replaced(tmp_path, monkeypatch, links):
+    if not links:
+        monkeypatch.setattr(files.os, "link", lambda *_: (_ for _ in ()).throw(OSError()))
+    target = tmp_path / "a.vz"
+    files.write(target, b"first", force=False)
+    with pytest.raises(click.ClickException, match="exists; -f/--force replaces it"):
+        files.write(target, b"second", force=False)
+    assert target.read_bytes() == b"first"
+    files.write(target, b"third", force=True)
+    assert target.read_bytes() == b"third"
+    assert list(tmp_path.iterdir()) == [target]
+
+
 @pytest.mark.parametrize("alias", ["same", "hard", "symbolic", "dotted"])
 def test_input_and_output_the_same_file_is_refused_even_by_force(png, encode, alias):
     output = png if alias == "same" else png.with_name("alias.png")
@@ -320,7 +335,7 @@ def test_what_breaks_off_while_writing_leaves_no_file_behind(png, encode, monkey
     def replace(*_):
         raise error
 
-    monkeypatch.setattr(type(png), "replace", replace)
+    monkeypatch.setattr(files, "_linked", replace)
     before = contents(png.parent)
     result = run(*encode, png)
     assert result.exit_code == 1
@@ -445,6 +460,22 @@ def test_a_file_of_a_model_that_is_not_here_names_it(vz):
     assert "ab" * 8 in fails(vz.parent, "decode", vz)
     assert json.loads(runs("info", "--json", vz).stdout)["model_name"] is None
     assert "not at hand" in runs("info", vz).stdout
+
+
+def test_info_names_a_model_of_another_place(tmp_path, vz, tiny):
+    shutil.copytree(tiny, tmp_path / "models" / "other")
+    environment = {"VAECODEC_MODELS": ""}
+    told = [
+        process("info", vz, *more, env=environment).stdout.decode()
+        for more in ((), ("--model", tmp_path / "models"))
+    ]
+    assert ["not at hand" in text for text in told] == [True, False]
+
+
+def test_options_that_are_no_numbers_are_wrong_usage(png, encode):
+    for option, value in (("--max-seconds", "nan"), ("--threads", "99999999999")):
+        result = process(*encode, png, option, value, "-o", png.with_name("n.vz"))
+        assert result.returncode == 2
 
 
 @pytest.mark.parametrize("command", ["encode", "bench", "decode"])

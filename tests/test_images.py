@@ -448,6 +448,23 @@ def test_damaged_exif_does_not_cost_the_image(format, block):
     assert picture.pixels.shape == (5, 7, 3)
 
 
+@pytest.mark.parametrize("key", ["exif", "xmp"])
+def test_a_text_that_calls_itself_metadata_does_not_cost_the_image(key):
+    text = PngImagePlugin.PngInfo()
+    text.add_itxt(key, "no metadata")
+    assert read(saved(Image.fromarray(colours()), "PNG", pnginfo=text)).exif is None
+
+
+@pytest.mark.parametrize("value", [0, 9])
+def test_an_orientation_that_does_not_exist_is_not_stored(value):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = value
+    picture = read(saved(Image.fromarray(colours()), "PNG", exif=exif.tobytes()))
+    stored = Image.Exif()
+    stored.load(picture.exif)
+    assert stored[ExifTags.Base.Orientation] == 1
+
+
 def test_a_damaged_exif_profile_of_imagemagick_does_not_cost_the_image():
     text = PngImagePlugin.PngInfo()
     text.add_text("Raw profile type exif", "\nexif\n   10\nnot hexadecimal")

@@ -118,6 +118,14 @@ def test_packing_refuses_what_adding_would(tmp_path, tiny):
     assert "unpacked it has more than 32 MiB" in fails(tmp_path, "models", "pack", folder)
 
 
+def test_a_model_that_does_not_state_its_cost_is_listed(tmp_path, tiny):
+    folder = tmp_path / "tiny"
+    shutil.copytree(tiny, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"cost": None}))
+    assert "kMAC per pixel   not stated" in runs("models", folder).stdout
+
+
 def test_adding_what_is_there_says_so(sent, home):
     runs("models", "add", sent)
     before = contents(home)

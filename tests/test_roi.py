@@ -73,6 +73,14 @@ def test_a_mask_of_another_size_is_an_error_that_names_both_sizes(codec, photogr
         codec.encode(photograph, 60, roi=np.zeros((9, 7), np.uint8))
 
 
+@pytest.mark.parametrize("kind", [bool, np.float32, np.int32])
+def test_a_mask_of_another_type_is_an_error(codec, photograph, kind):
+    with pytest.raises(ValueError, match=r"the mask is \w+ \(160, 170\); uint8 \(H, W\) expected"):
+        codec.encode(photograph, 60, roi=np.ones(photograph.shape[:2], kind))
+    with pytest.raises(ValueError, match="uint8"):
+        codec.encode(photograph, 60, roi=np.ones((160, 170, 1), np.uint8))
+
+
 def test_maps_come_back():
     levels = np.random.default_rng(0).integers(0, 16, (5, 7), np.uint8)
     found = read_map(pack_map(QualityMap(levels, 777)), 5, 7)

@@ -196,6 +196,23 @@ def test_tiles_are_searched_with_their_neighbours_in_sight(codec, photograph):
     assert cost(better) < 0.99 * cost(y)
 
 
+def test_tiles_beyond_the_time_are_taken_as_they_are(codec, photograph, monkeypatch):
+    height, width = photograph.shape[:2]
+    header = Header(width, height, Colour.RGB, 30 * 64, codec.bundle.fingerprint, tile=1)
+    y = codec.model.analyse(photograph)
+    searched = []
+
+    def improve(slopes, tile, part, plan):
+        searched.append(plan.steps)
+        return search.improve(slopes, tile, part, plan)
+
+    monkeypatch.setattr(refine, "improve", improve)
+    better, tiles = refine.refined(codec.model, photograph, y, header, Search(2, 1e-6))
+    assert searched == [2]  # of the first; there are more
+    assert len(tiles) > 4
+    assert np.array_equal(better[:, 8:], y[:, 8:])
+
+
 def test_the_border_of_an_image_counts_as_far_as_it_is_inside():
     header = Header(20, 5, Colour.RGB, 0, bytes(8))
     expected = np.zeros((2, 4), np.float32)

@@ -134,6 +134,16 @@ def test_the_size_that_a_target_speaks_of_is_that_of_the_file(codec):
     assert alpha.header.quality < plain.header.quality
 
 
+def test_what_searched_latents_miss_and_plain_ones_meet_is_met(codec, photograph):
+    target = Target("psnr", trials_of(codec, Target("psnr", 1), photograph).value(MAX_QUALITY))
+    plain, worse = trials_of(codec, target, photograph), trials_of(codec, target, photograph)
+    worse._y = 0.8 * worse._y
+    assert meet(worse).problem is not None
+    met = meet(worse, plain)
+    assert met.problem is None
+    assert met.data == plain.file(met.header.quality)
+
+
 def test_a_flat_picture_cannot_cost_a_bit_per_pixel_and_the_user_is_told():
     codec = Codec(ROOT / "exported" / "photo-1", "cpu", 1)
     flat = np.full((256, 256, 3), (10, 200, 90), np.uint8)

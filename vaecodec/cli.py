@@ -7,6 +7,7 @@ heavy is imported before a command runs, so that help and completion are instant
 from __future__ import annotations
 
 import errno
+import io
 import sys
 import warnings
 from typing import Any
@@ -46,7 +47,8 @@ def _reason(error: OSError) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    # Names out of a zip of somebody's are printed, too: a terminal must not obey them.
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
 
 
 @click.group(
@@ -62,6 +64,8 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line of this process."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # they are for programmers, who run python -W
     cli(prog_name="vaecodec")

@@ -114,9 +114,9 @@ class Codec:
         trials = Trials(target, model, y, picture.pixels, header, pack)
         header = trials.header(seek(trials))
         better = model.refined(picture.pixels, y, header, search)
-        if better is not y:
-            trials = Trials(target, model, better, picture.pixels, header, pack)
-        return meet(trials)
+        if better is y:
+            return meet(trials)
+        return meet(Trials(target, model, better, picture.pixels, header, pack), trials)
 
     def encode_images(self, images: NDArray[np.uint8], quality: float | None = None) -> bytes:
         """Return a .vz file of images of one size, uint8 (N, H, W, 1 or 3); quality as in `encode`.

@@ -85,7 +85,7 @@ class Gaussian:
 
         Raises ImageError where they are of another size, or too many, ModelError for a search.
         """
-        if search is not None:
+        if search is not None and search.effort != 0:
             raise ModelError(f"{self.bundle.name} cannot search for a better file; ask for none")
         if len(images) > self.most_images:
             raise ImageError(

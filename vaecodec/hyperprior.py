@@ -99,7 +99,8 @@ class Hyperprior:
         """Return the quality of a part of the positions: one, or that of each, int64 (h, w)."""
         if self._map is None:
             return header.quality
-        return self._map.qualities(header.quality)[rows, columns]
+        part = QualityMap(self._map.levels[rows, columns], self._map.depth)
+        return part.qualities(header.quality)
 
     def refined(
         self,

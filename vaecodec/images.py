@@ -28,7 +28,7 @@ from vaecodec.errors import FormatError, ImageError
 from vaecodec.formats import FORMATS, format_of
 from vaecodec.metadata import EXIF_PREFIX, exif_of, fitting_profile, tiff_tags, xmp_of
 from vaecodec.modes import samples_of, to_srgb
-from vaecodec.orientation import orientation_of, reset_exif, reset_xmp, turn
+from vaecodec.orientation import orientation_of, reset_exif, reset_xmp, stated, turn
 from vaecodec.picture import Picture, Samples, check_size, from_array, strip
 
 __all__ = [
@@ -88,7 +88,7 @@ def from_pillow(image: Image.Image) -> Picture:
         raise ImageError(f"the image is damaged: {_reason(error)}") from error
     exif, xmp = exif_of(image), xmp_of(image)  # after load(): in PNG they may follow the pixels
     orientation = orientation_of(exif, xmp)
-    if orientation != 1:
+    if orientation != 1 or (exif and stated(exif) not in (None, 1)):
         samples = turn(samples, orientation)
         exif, xmp = exif and reset_exif(exif), xmp and reset_xmp(xmp)
     picture = from_array(samples)
@@ -152,9 +152,10 @@ def read_alpha(png: bytes) -> Samples:
         FormatError: it is damaged, or not an 8-bit greyscale PNG.
     """
     try:
-        with _our_size_limit():
-            Image.open(io.BytesIO(png), formats=["PNG"]).verify()  # checksums to the very end
-            image = Image.open(io.BytesIO(png), formats=["PNG"])
+        # Not through Image.open, whose limit is one of the whole process; the size is known.
+        PngImagePlugin.PngImageFile(io.BytesIO(png)).verify()  # checksums to the very end
+        image = PngImagePlugin.PngImageFile(io.BytesIO(png))
+        check_size(*image.size)
         if image.mode != "L":
             raise FormatError(f"the alpha chunk holds a PNG of mode {image.mode}, not L (grey)")
         return np.array(image)

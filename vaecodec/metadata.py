@@ -46,6 +46,8 @@ def exif_of(image: Image.Image) -> bytes | None:
             block = tags.tobytes() if len(tags) else b""
         except Exception:  # noqa: BLE001 - damaged metadata must not cost the image
             return None
+    if not isinstance(block, bytes):  # a text of a PNG that somebody called so
+        return None
     block = block.removeprefix(EXIF_PREFIX)
     return block if block.startswith(TIFF_HEADERS) else None
 
@@ -65,7 +67,9 @@ def _descriptive(exif: Image.Exif) -> Image.Exif:
 def xmp_of(image: Image.Image) -> bytes | None:
     """The XMP packet, or None."""
     packet = image.info.get("xmp")
-    return (packet.encode() if isinstance(packet, str) else packet) or None
+    if isinstance(packet, str):
+        packet = packet.encode("utf-8", "replace")
+    return packet if isinstance(packet, bytes) and packet else None
 
 
 def tiff_tags(exif: bytes, xmp: bytes) -> Image.Exif:

@@ -13,8 +13,8 @@ Pixels = NDArray[np.uint8]
 Plane = NDArray[np.float64]
 
 PEAK = 255
-BAND = 256
-"""Rows whose squared error is summed at once: bounds the memory taken for large images."""
+BAND = 1 << 20
+"""Samples whose squared error is summed at once: bounds the memory taken for large images."""
 
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Exponents of the five scales, finest first (Wang, Simoncelli, Bovik 2003)."""
@@ -117,12 +117,13 @@ def _check_pair(a: Pixels, b: Pixels) -> None:
 def _squares(a: Pixels, b: Pixels) -> float:
     """Sum of squared differences, in bands."""
     _check_pair(a, b)
-    return sum(_squared_error(a[y : y + BAND], b[y : y + BAND]) for y in range(0, len(a), BAND))
+    a, b = a.reshape(-1), b.reshape(-1)
+    return sum(_squared_error(a[i : i + BAND], b[i : i + BAND]) for i in range(0, len(a), BAND))
 
 
 def _squared_error(a: Pixels, b: Pixels) -> float:
     """Sum of squared differences, exact: whole numbers far below 2**53."""
-    difference = np.subtract(a, b, dtype=np.float64).ravel()
+    difference = np.subtract(a, b, dtype=np.float64)
     return float(difference @ difference)
 
 

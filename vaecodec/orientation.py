@@ -49,13 +49,20 @@ def orientation_of(exif: bytes | None, xmp: bytes | None) -> int:
         exif: a TIFF block (`II*` or `MM` first), or None. A damaged one has no orientation.
         xmp: UTF-8 XML, or None.
     """
-    entry = _find(exif) if exif else None
-    if exif and entry:
-        (value,) = struct.unpack_from(entry.order + entry.kind, exif, entry.at)
-    else:
+    value = stated(exif) if exif else None
+    if value is None:
         match = XMP_ORIENTATION.search(xmp) if xmp else None
         value = int(match[2]) if match else 1
     return value if value in TURNS else 1
+
+
+def stated(exif: bytes) -> int | None:
+    """Return what an EXIF block states, which need not be an orientation; None for nothing."""
+    entry = _find(exif)
+    if entry is None:
+        return None
+    value: int = struct.unpack_from(entry.order + entry.kind, exif, entry.at)[0]
+    return value
 
 
 def turn(samples: Samples, orientation: int) -> Samples:

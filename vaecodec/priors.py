@@ -28,6 +28,9 @@ means: float32 (n,), integers in 1/16 of a quantisation step; rows: uint8 (n,); 
 SIDE_STRIDE = 4
 """Side information has one position for 4 x 4 positions of latents."""
 
+_KEPT = 4
+"""Sizes of tiles whose positions are kept: those of one image, each of them 10 MB or less."""
+
 _SYMBOL_LIMIT = 2**15
 """Symbols are clipped to this magnitude before they enter a network, so that it stays exact."""
 
@@ -131,11 +134,15 @@ class HyperPrior:
     def positions(self, height: int, width: int) -> list[NDArray[np.intp]]:
         """Return, for each step, the flat positions that it codes, ascending."""
         key = height, width
-        if key not in self._patterns:
+        found = self._patterns.get(key)
+        if found is None:
             channels, count = self._tables.row_offset.shape[1], len(self._steps)
             pattern = latents.step_of(channels, height, width, count).reshape(-1)
-            self._patterns[key] = [np.flatnonzero(pattern == k) for k in range(count)]
-        return self._patterns[key]
+            found = [np.flatnonzero(pattern == k) for k in range(count)]
+            if len(self._patterns) >= _KEPT:
+                self._patterns.clear()
+            self._patterns[key] = found
+        return found
 
 
 def _network_input(values: NDArray[np.int32]) -> NDArray[np.float32]:

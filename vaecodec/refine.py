@@ -96,14 +96,17 @@ def refined(
     slopes = Slopes(model.prior, _context_gradients(model), image.lengths, model.watch)
     end = perf_counter() + search.max_seconds
     for n, (rows, columns) in enumerate(tiles):
-        share = (end - perf_counter()) / (len(tiles) - n)
+        left = end - perf_counter()
         quality = model.quality(header, rows, columns)
         gain = model.gain(quality)
         quantiser = _Quantiser(model, quality)
         tile = image.tile(rows, columns, settled, quantiser)
         part = y[:, rows, columns] * gain
-        found, _ = improve(slopes, tile, part, Plan(gradients, max(share, 1e-3)))
-        result[:, rows, columns] = found / gain
+        found = part
+        if n == 0 or left > 0:
+            share = max(left, 1e-3) / (len(tiles) - n)
+            found, _ = improve(slopes, tile, part, Plan(gradients, share))
+            result[:, rows, columns] = found / gain
         steps, settled[:, rows, columns] = quantiser(found)
         coded.append(steps)
     return result, coded

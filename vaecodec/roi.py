@@ -44,8 +44,10 @@ def map_of_mask(mask: NDArray[np.uint8], height: int, width: int) -> QualityMap 
     """Return the map of a mask, uint8 (H, W), for an image; None where it is white all over.
 
     White, 255, keeps the quality, black loses DEPTH, and grey lies between. Raises ImageError for a
-    mask of another size than the image.
+    mask of another size than the image, ValueError for one of another dtype or rank.
     """
+    if mask.dtype != np.uint8 or mask.ndim != 2:
+        raise ValueError(f"the mask is {mask.dtype} {mask.shape}; uint8 (H, W) expected")
     if mask.shape != (height, width):
         found = f"{mask.shape[1]}x{mask.shape[0]}"
         raise ImageError(

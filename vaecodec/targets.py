@@ -103,7 +103,8 @@ class Target:
 
     def settings(self) -> dict[str, str]:
         """Return what files say of it (docs/format.md, Settings)."""
-        return {self.kind: f"{self.value:.10g}"}
+        exact = self.value if self.is_of_size and self.value == int(self.value) else None
+        return {self.kind: f"{self.value:.10g}" if exact is None else str(int(exact))}
 
     def miss(self, value: float) -> float:
         """Return how far a value is off, in what is promised."""

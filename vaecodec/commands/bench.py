@@ -92,7 +92,7 @@ def bench(
         rows = _measure(measured, jobs, Console(quiet))
         data, text = results.rows_data(rows), results.rows_text(rows)
     facts = results.facts(measured)
-    _output(facts | data, results.facts_text(facts) + "\n\n" + text, json_file)
+    _output(facts | data, results.facts_text(facts) + "\n\n" + text, json_file, force=force)
 
 
 def _data_sets(
@@ -126,11 +126,11 @@ def _measure(measured: Bench, jobs: Sequence[tuple[Path, float]], console: Conso
         return [measured.measure(*job) for job in bar]
 
 
-def _output(facts: dict[str, Any], text: str, json_file: Path | None) -> None:
+def _output(facts: dict[str, Any], text: str, json_file: Path | None, *, force: bool) -> None:
     encoded = json.dumps(facts, indent=1, allow_nan=False) + "\n"
     if json_file == files.STREAM:
         click.echo(encoded, nl=False)
         return
-    click.echo(text)
     if json_file is not None:
-        files.write(json_file, encoded.encode())
+        files.write(json_file, encoded.encode(), force=force)
+    click.echo(text)

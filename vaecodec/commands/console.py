@@ -46,7 +46,8 @@ class Console:
 
     def draws(self) -> bool:
         """Return whether progress is drawn."""
-        return not self.quiet and sys.stderr.isatty()
+        closed = sys.stderr is None  # by whoever started the process
+        return not (self.quiet or closed) and sys.stderr.isatty()
 
     @contextmanager
     def bar(

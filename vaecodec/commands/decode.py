@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vaecodec.commands import files, options
+from vaecodec.commands import files, inputs, options
 from vaecodec.commands.console import Console
-from vaecodec.commands.inputs import describe
 from vaecodec.formats import DATASET, FORMATS, format_of
 
 if TYPE_CHECKING:
-    from vaecodec.bundle import Bundle
     from vaecodec.codec import Codec
 
 
@@ -84,16 +82,16 @@ def decode(
         files.named(file),
         console.bar("decoding", header.width, header.height, header.images) as watch,
     ):
-        codec = Codec(_bundle(header.model, model), provider, threads, watch=watch)
+        codec = Codec(inputs.bundle_of(header.model, model), provider, threads, watch=watch)
         encoded = _decoded(codec, data, kind, strip)
     seconds = perf_counter() - start
 
     if kind == DATASET and target.suffix.lower() == ".gz":
         encoded = gzip.compress(encoded, mtime=0)
-    files.write(target, encoded)
+    files.write(target, encoded, force=force)
     console.say(
         f"{files.source_name(file)}: {len(data):,} bytes -> {files.target_name(target)}: "
-        f"{describe(header.images, header.height, header.width)}, {len(encoded):,} bytes"
+        f"{inputs.describe(header.images, header.height, header.width)}, {len(encoded):,} bytes"
     )
     console.work(codec, provider, header.pixels, seconds)
 
@@ -126,11 +124,3 @@ def _default_output(source: Path, format: str, console: Console) -> Path:
     other = files.beside(source, f".decoded.{format}")
     console.say(f"{target} exists; the output is {other}")
     return other
-
-
-def _bundle(fingerprint: bytes, place: Path | None) -> Bundle:
-    from vaecodec.bundle import find, find_fingerprint
-
-    if place is not None and not place.is_dir():
-        place = find(str(place)).path  # a name, perhaps; else this says which there are
-    return find_fingerprint(fingerprint, place)

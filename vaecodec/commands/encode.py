@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @options.effort
 @click.option(
     "--max-seconds",
-    type=click.FloatRange(min=0, min_open=True),
+    type=options.Number(0, min_open=True),
     metavar="SECONDS",
     help="Take what the search of --effort has found after so long, about.",
 )
@@ -118,7 +118,7 @@ def encode(
         data = source.encode(codec, quality, search, mask) if met is None else met.data
     seconds = perf_counter() - start
 
-    files.write(target, data)
+    files.write(target, data, force=force)
     if met is not None and met.problem is not None:
         console.say(f"Warning: {files.source_name(image)}: {met.problem}")
     rate = _rate(len(data), number, width * height)

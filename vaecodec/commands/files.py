@@ -73,16 +73,20 @@ def check_output(source: Path, target: Path, *, force: bool) -> None:
         return
     if target.is_dir():
         raise click.ClickException(f"{target} is a directory; name a file in it")
-    if not os.path.lexists(target):
-        _check_folder(target.parent)
-    elif _same_file(source, target):
+    if _is_device(target):
+        return
+    if _same_file(source, target):
         raise click.ClickException(f"{target} is the input; name another output with -o")
-    elif not force and not _is_device(target):
-        raise click.ClickException(f"{target} exists; -f/--force replaces it")
+    if os.path.lexists(target) and not force:
+        raise _exists(target)
+    _check_folder(target.resolve().parent if target.is_symlink() else target.parent)
 
 
-def write(target: Path, data: bytes) -> None:
-    """Write all of a file, or to stdout. Where it fails, `target` is what it was before."""
+def write(target: Path, data: bytes, *, force: bool) -> None:
+    """Write all of a file, or to stdout. Where it fails, `target` is what it was before.
+
+    Raises ClickException where it fails, and where something has come to be there without `force`.
+    """
     if target == STREAM:
         stream = _binary(sys.stdout, "stdout")
         stream.write(data)
@@ -90,7 +94,7 @@ def write(target: Path, data: bytes) -> None:
     elif _is_device(target):
         target.write_bytes(data)
     else:
-        _replace(target, data)
+        _replace(target, data, force=force)
 
 
 def _binary(stream: TextIO | None, name: str) -> BinaryIO:
@@ -118,17 +122,42 @@ def _is_device(target: Path) -> bool:
     return target.exists() and not target.is_file()
 
 
-def _replace(target: Path, data: bytes) -> None:
-    """Write a temporary file beside `target`, then rename it."""
+def _exists(target: Path) -> click.ClickException:
+    return click.ClickException(f"{target} exists; -f/--force replaces it")
+
+
+def _replace(target: Path, data: bytes, *, force: bool) -> None:
+    """Write a temporary file beside `target`, then give it that name."""
     target = target.resolve()  # a symbolic link stays one
     temporary = target.with_name(f".vaecodec-{os.urandom(6).hex()}.tmp")
     try:
         with temporary.open("xb") as stream:  # with the permissions of any new file
             stream.write(data)
-        temporary.replace(target)
+        if force or not _linked(temporary, target):
+            temporary.replace(target)
+    except FileExistsError as error:
+        temporary.unlink(missing_ok=True)
+        raise _exists(target) from error
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise click.ClickException(f"{target} cannot be written: {error.strerror}") from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _linked(temporary: Path, target: Path) -> bool:
+    """Give a file another name that nothing has; return False where the disk knows no such thing.
+
+    Raises FileExistsError: renaming would replace what another process has written meanwhile.
+    """
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        raise
+    except OSError:
+        if os.path.lexists(target):
+            raise FileExistsError(target) from None
+        return False
+    temporary.unlink()
+    return True

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from vaecodec.commands import files, options
-from vaecodec.commands.inputs import describe
+from vaecodec.commands.inputs import bundle_of, describe
 from vaecodec.commands.tables import table
 
 CHUNKS = {
@@ -52,37 +52,37 @@ def info(file: Path, as_json: bool, map_file: Path | None, model: Path | None, f
     with files.named(file):
         facts = inspect(data)
         if map_file is not None:
-            _draw(data, facts, map_file, model)
-    facts["model_name"] = _model_name(facts["model"])
+            _draw(data, facts, map_file, model, force=force)
+    facts["model_name"] = _model_name(facts["model"], model)
     click.echo(json.dumps(facts, indent=2) if as_json else _text(files.source_name(file), facts))
 
 
-def _draw(data: bytes, facts: dict[str, Any], target: Path, place: Path | None) -> None:
+def _draw(
+    data: bytes, facts: dict[str, Any], target: Path, place: Path | None, *, force: bool
+) -> None:
     """Write an image of where the bits of a file go."""
     import io
 
     from vaecodec import heatmap, images
-    from vaecodec.bundle import find_fingerprint
     from vaecodec.codec import Codec
     from vaecodec.formats import format_of
 
     kind = format_of(target)
-    codec = Codec(find_fingerprint(bytes.fromhex(facts["model"]), place))
+    codec = Codec(bundle_of(bytes.fromhex(facts["model"]), place))
     bits = codec.bits(data)
     caption = f"bits per pixel; {facts['bytes']:,} bytes, {facts['bpp']:.3f} bpp in all"
     drawn = heatmap.draw(codec.decode_picture(data), bits, caption)
     encoded = io.BytesIO()
     images.write(drawn, encoded, kind)
-    files.write(target, encoded.getvalue())
+    files.write(target, encoded.getvalue(), force=force)
 
 
-def _model_name(fingerprint: str) -> str | None:
+def _model_name(fingerprint: str, place: Path | None) -> str | None:
     """Return the name of the model where it is at hand."""
-    from vaecodec.bundle import find_fingerprint
     from vaecodec.errors import ModelError
 
     try:
-        return find_fingerprint(bytes.fromhex(fingerprint)).name
+        return bundle_of(bytes.fromhex(fingerprint), place).name
     except ModelError:
         return None
 

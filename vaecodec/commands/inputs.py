@@ -21,10 +21,7 @@ if TYPE_CHECKING:
     from vaecodec.targets import Target
     from vaecodec.tuning import Met
 
-__all__ = ["FITS", "Source", "default_output", "read", "read_mask"]
-
-FITS = ("resize", "pad")
-"""Functions of `vaecodec.fitting` that make an image the size that a model takes."""
+__all__ = ["Source", "bundle_of", "default_output", "describe", "read", "read_mask"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +49,7 @@ class Source:
         return self if self.picture is None else self._of(strip(self.picture))
 
     def fitted(self, fit: str | None, bundle: Bundle) -> Source:
-        """Return it in the size that a model takes, by one of FITS; unchanged for None."""
+        """Return it in the size that a model takes, by a function of `vaecodec.fitting`, if any."""
         from vaecodec import fitting
 
         if fit is None:
@@ -116,15 +113,14 @@ def read_mask(path: Path) -> Samples:
     """Return the brightness of an image file, uint8 (H, W)."""
     from vaecodec import images
 
-    with files.named(path):
-        pixels = images.read(path).pixels
+    pixels = images.read(path).pixels
     mask: Samples = pixels.mean(2).round().astype("uint8")
     return mask
 
 
 def _is_within(path: Path, bundle: Bundle) -> bool:
     """Return whether a path may be that of a folder within a zip, where the model takes one."""
-    return path != files.STREAM and bundle.image_shape is not None and not path.is_file()
+    return path != files.STREAM and bundle.image_shape is not None and not path.exists()
 
 
 def _check_takes_data_sets(bundle: Bundle) -> None:
@@ -137,6 +133,18 @@ def default_output(source: Path) -> Path:
     if source != files.STREAM and source.is_dir() and source.name:
         return source.with_name(f"{source.name}.vz")
     return files.beside(source, ".vz")
+
+
+def bundle_of(fingerprint: bytes, place: Path | None) -> Bundle:
+    """Return the bundle that a file names, looked for in `place`, a name or a directory, if given.
+
+    Raises ModelError where it is not there.
+    """
+    from vaecodec.bundle import find, find_fingerprint
+
+    if place is not None and not place.is_dir():
+        place = find(str(place)).path  # a name, perhaps; else this says which there are
+    return find_fingerprint(fingerprint, place)
 
 
 def describe(number: int, height: int, width: int) -> str:

@@ -100,7 +100,7 @@ def _contents(bundle: Bundle) -> dict[str, Any]:
         "image_shape": bundle.image_shape,
         "bytes": sum(file.stat().st_size for file in bundle.path.iterdir()),
         "default_quality": bundle.default_quality,
-        "cost": manifest.get("cost", {}),
+        "cost": manifest.get("cost") or {},
         "data": manifest.get("data"),
         "licence": manifest.get("licence"),
         "measured": manifest.get("measured") or [],

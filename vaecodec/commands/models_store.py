@@ -62,6 +62,6 @@ def pack(model: str, output: Path | None, force: bool) -> None:
     target = output or Path(found.name + packs.SUFFIX)
     files.check_output(found.path, target, force=force)
     data = store.pack(found)
-    files.write(target, data)
+    files.write(target, data, force=force)
     told = f"{found.name} ({found.fingerprint.hex()}): {len(data):,} bytes in"
     click.echo(f"{told} {files.target_name(target)}", err=target == files.STREAM)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from vaecodec.targets import Target
 
 __all__ = [
+    "Number",
     "effort",
     "force",
     "json_flag",
@@ -50,12 +51,13 @@ def model_names(_context: Any, _parameter: Any, incomplete: str) -> list[Complet
     return matching or [CompletionItem(incomplete, type="dir")]
 
 
-class _Number(click.FloatRange):
+class Number(click.FloatRange):
     """A finite number within a range."""
 
     name = "number"
 
     def convert(self, value: Any, parameter: Any, context: Any) -> float:
+        """Return the number of a text."""
         number = float(super().convert(value, parameter, context))
         if not math.isfinite(number):
             self.fail(
@@ -87,14 +89,14 @@ provider = click.option(
 )
 threads = click.option(
     "--threads",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 1024),
     metavar="N",
     help="Threads of the networks. [default: one per core]",
 )
 _TARGETS = (
     click.option(
         "--bpp",
-        type=_Number(0, min_open=True),
+        type=Number(0, min_open=True),
         metavar="NUMBER",
         help="In place of a quality: so many bits per pixel, within 2 %.",
     ),
@@ -106,13 +108,13 @@ _TARGETS = (
     ),
     click.option(
         "--psnr",
-        type=_Number(0, min_open=True),
+        type=Number(0, min_open=True),
         metavar="DB",
         help="In place of a quality: this PSNR, within 0.1 dB.",
     ),
     click.option(
         "--ms-ssim",
-        type=_Number(0, 1, min_open=True),
+        type=Number(0, 1, min_open=True),
         metavar="NUMBER",
         help="In place of a quality: this MS-SSIM, within 0.0005.",
     ),
@@ -139,7 +141,7 @@ json_flag = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def quality(help: str, *, multiple: bool = False) -> Callable[[Decorated], Decorated]:
     """Return the option -q/--quality, whose help differs between commands."""
     return click.option(
-        "-q", "--quality", type=_Number(0, 100), metavar="NUMBER", multiple=multiple, help=help
+        "-q", "--quality", type=Number(0, 100), metavar="NUMBER", multiple=multiple, help=help
     )
 
 
