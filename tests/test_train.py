@@ -348,14 +348,38 @@ def test_validation_without_images_is_refused(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
-def test_the_network_compiles_in_one_piece(trainer):
-    """No graph breaks: on a GPU the whole network is one compiled program."""
-    crops, quality = trainer.draw()
-    trainer.model.eval()
-    compiled = torch.compile(trainer.model, fullgraph=True, dynamic=False, backend="eager")
-    with torch.no_grad():
-        assert torch.equal(compiled(crops, quality).bits, trainer.model(crops, quality).bits)
+def test_the_training_step_compiles_in_one_piece(trainer):
+    """No graph breaks, forwards and backwards: on a GPU the whole network is one program."""
+    batch = trainer.draw()
+    parameters = dict(trainer.model.named_parameters())
+
+    def gradients(run):
+        torch.manual_seed(0)
+        trainer.task.run = run
+        loss, _ = trainer.task.loss(batch, 0)
+        return loss, torch.autograd.grad(loss, parameters.values(), allow_unused=True)
+
+    trainer.model.train()
+    loss, plain = gradients(trainer.model)
+    options = {"fullgraph": True, "dynamic": False, "backend": "aot_eager"}
+    again, compiled = gradients(torch.compile(trainer.model, **options))
     torch.compiler.reset()
+    assert again.item() == pytest.approx(loss.item(), rel=1e-4)
+    for name, a, b in zip(parameters, plain, compiled, strict=True):
+        assert (a is None) == (b is None), name
+        if a is not None:
+            assert torch.allclose(a, b, rtol=0.02, atol=0.02 * a.abs().max().item()), name
+
+
+def test_what_does_not_compile_is_trained_all_the_same(trainer, capsys):
+    def broken(*_):
+        raise RuntimeError("no compiler")
+
+    trainer.task.run = broken
+    before = trainer.step
+    trainer.one_step(1.0)
+    assert trainer.step == before + 1
+    assert "not compiled, which is slower: RuntimeError: no compiler" in capsys.readouterr().err
 
 
 def test_bfloat16_leaves_the_integers_of_the_prior_alone(trainer):

@@ -15,7 +15,7 @@ from train.checkpoints import Weights  # noqa: E402
 
 COMMANDS = (
     *("fit", "evaluate", "export", "efforts", "gradients", "exact", "stress", "strip", "curves"),
-    *("plot", "reproduce"),
+    *("plot", "reproduce", "finetune", "standings", "monotony", "sheets"),
 )
 
 
@@ -61,6 +61,7 @@ def test_wrong_usage_is_status_2(place, capsys):
         ["fit", "photo-1", str(place), "--out", "x", "--anneal", "2"],
         ["fit", "photo-1", str(place), "--out", "x", "--resume", str(place), "--continue", "x"],
         ["export", str(place), "--name", "x"],
+        ["export", str(place), "--name", "x", "--quality", "150"],
     ):
         with pytest.raises(SystemExit) as stopped:
             main(arguments)
@@ -76,6 +77,10 @@ def test_a_run_is_fitted_resumed_exported_and_evaluated(place, tmp_path, capsys)
     assert Weights(run).recipe.data.batch == 3
     assert "30 steps" in capsys.readouterr().err
     assert (run / "curve.tsv").is_file()
+    assert fit(place, run, "--steps", "40") == 1
+    assert f"{run} holds a run: --resume {run} goes on with it" in capsys.readouterr().err
+    assert fit(place, run, "--steps", "40", "--patience", "1", "--resume", str(run)) == 1
+    assert "name images to --validate on" in capsys.readouterr().err
     assert fit(place, tmp_path / "more", "--steps", "32", "--resume", str(run)) == 0
     assert Weights(tmp_path / "more").progress["steps"] == 32
     assert fit(place, tmp_path / "other", "--steps", "32", "--continue", str(run)) == 0

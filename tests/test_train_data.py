@@ -1,12 +1,14 @@
 """What a run is made of: recipes and images."""
 
+from itertools import pairwise
+
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from tests.training import RECIPE, photographs, recipe  # noqa: E402
 from train import recipes  # noqa: E402
-from train.data import Crops, Shapes  # noqa: E402
+from train.data import TURN, Crops, Shapes  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +95,16 @@ def test_crops_are_flipped_and_transposed_but_not_made_up(images):
     ]
     assert all(crop.contiguous().numpy().tobytes() in turned for crop in seen)
     assert len({crop.contiguous().numpy().tobytes() for crop in seen}) > 30
+
+
+def test_more_images_than_the_memory_holds_take_turns(images):
+    crops = Crops([images], Shapes(64, (1.0,)), torch.device("cpu"), memory=1)
+    seen = []
+    for _ in range(6 * TURN):
+        crops.batch(1, torch.Generator().manual_seed(0))
+        assert len(crops.images) == 1
+        seen.append(hash(crops.images[0].numpy().tobytes()))
+    assert len(set(seen)) == 3
+    turns = [seen[i] for i in range(0, len(seen), TURN)]
+    assert turns[:3] == turns[3:]
+    assert sum(a != b for a, b in pairwise(seen)) == len(seen) // TURN

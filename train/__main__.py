@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from train import commands, measuring
-from train.arguments import Group, command, file, folder, names, number, place, share
+from train.arguments import Group, command, file, folder, names, number, place, quality, share
 from vaecodec.errors import VaecodecError
 
 
@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
         return int(chosen.run(chosen) or 0)
     except KeyboardInterrupt:
         return 130
-    except (OSError, ValueError, VaecodecError) as error:
+    except (ImportError, OSError, ValueError, VaecodecError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
 
@@ -153,7 +153,7 @@ def _export(group: Group) -> None:
     how.add_argument(
         "--choose", type=folder, action="append", default=[], help="images to choose quality on"
     )
-    how.add_argument("--quality", type=float, help="default quality, instead of choosing one")
+    how.add_argument("--quality", type=quality, help="default quality, instead of choosing one")
     p.add_argument("--target", type=float, default=80.0, help="SSIMULACRA 2 of the default quality")
     p.add_argument(
         "--measure",
@@ -174,7 +174,7 @@ def _strip(group: Group) -> None:
     p.add_argument("model", metavar="MODEL")
     p.add_argument("image", metavar="IMAGE", type=file)
     p.add_argument("target", metavar="TARGET", type=Path, help="image file to write")
-    p.add_argument("--quality", type=float, default=25.0)
+    p.add_argument("--quality", type=quality, default=25.0)
     p.add_argument(
         "--box",
         type=int,

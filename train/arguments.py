@@ -70,3 +70,10 @@ def share(text: str) -> float:
     if not 0 <= float(text) <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
     return float(text)
+
+
+def quality(text: str) -> float:
+    """Return a quality, 0 to 100."""
+    if not 0 <= float(text) <= 100:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 100")
+    return float(text)

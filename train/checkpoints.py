@@ -41,6 +41,14 @@ def load_state(folder: Path) -> dict[str, Any]:
     return state
 
 
+def cut_curve(folder: Path, step: int) -> None:
+    """Drop what a run's curve.tsv says of steps after `step`, where it has one: they come anew."""
+    file = folder / "curve.tsv"
+    if file.is_file():
+        lines = file.read_text().splitlines(keepends=True)
+        file.write_text("".join(line for line in lines if int(line.split("\t")[0]) <= step))
+
+
 def save_weights(
     folder: Path,
     recipe: AnyRecipe,

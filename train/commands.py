@@ -13,7 +13,7 @@ from collections.abc import Callable
 Command = Callable[[Namespace], int | None]
 
 
-def fit(options: Namespace) -> None:
+def fit(options: Namespace) -> int:
     """Train RECIPE on IMAGES.
 
     Ctrl-C ends the step, saves and ends. With several devices: torchrun --nproc-per-node N -m
@@ -23,6 +23,11 @@ def fit(options: Namespace) -> None:
     from train.loop import Trainer
     from train.schedule import Plan
 
+    resumed = options.resume and options.resume.resolve()
+    if (options.out / "state.pt").exists() and options.out.resolve() != resumed:
+        raise FileExistsError(
+            f"{options.out} holds a run: --resume {options.out} goes on with it, or name another"
+        )
     recipe = recipes.load(options.recipe)
     if options.batch:
         data = dataclasses.replace(recipe.data, batch=options.batch)
@@ -43,8 +48,12 @@ def fit(options: Namespace) -> None:
         options.validate_every,
         patience=options.patience,
     )
-    trainer.fit(trainer.task.planned(plan), validation)
+    plan = trainer.task.planned(plan)
+    if plan.patience and validation is None:
+        raise ValueError("patience goes by measurements: name images to --validate on")
+    whole = trainer.fit(plan, validation)
     trainer.close()
+    return 0 if whole else 130
 
 
 def finetune(options: Namespace) -> None:

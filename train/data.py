@@ -24,6 +24,10 @@ SUFFIXES = {".avif", ".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 MEMORY = 8 << 30
 """Bytes of decoded pixels that are held at once, and no more."""
 
+TURN = 16
+"""Batches after which one of more images than that gives way to the next: decoding one takes about
+as long as a step, and a core."""
+
 
 def image_files(places: Iterable[str | Path]) -> list[Path]:
     """Return the image files in folders and their subfolders, sorted by path.
@@ -77,9 +81,9 @@ class Shapes:
 class Crops:
     """Random crops of image files, held as uint8 (H, W, 3) tensors on the device.
 
-    Of more images than `memory` bytes hold, so many are held at a time: with every batch the oldest
-    gives way to the next file, which is decoded beside the training. unused: how many of those that
-    were held first could not be.
+    Of more images than `memory` bytes hold, so many are held at a time: after every TURN batches
+    the oldest gives way to the next file, which is decoded beside the training. unused: how many of
+    those that came first cannot be read or are too small.
 
     Raises FileNotFoundError where there is no such place, ValueError where no image is usable.
     """
@@ -116,8 +120,9 @@ class Crops:
         if self.unused and not silent:
             why = f"cannot be read or are below {crop}x{crop} pixels"
             say(f"{self.unused} of {number} images {why}")
-        self._held = deque(held[path] for path in sorted(held))
         self._changing = _Changing(shapes, order, number) if number < len(files) else None
+        self._held = deque(held.values() if self._changing else (held[p] for p in sorted(held)))
+        self._drawn = 0
         self._list()
 
     def _list(self) -> None:
@@ -129,8 +134,9 @@ class Crops:
         self.weights = torch.tensor(area, dtype=torch.float64).sqrt()
 
     def _change(self) -> None:
-        """Take in the next file where it is decoded."""
-        if self._changing and (copies := self._changing.next()):
+        """Take in the next file after every TURN batches."""
+        self._drawn += 1
+        if self._changing and self._drawn % TURN == 0 and (copies := self._changing.next()):
             self._held.popleft()
             self._held.append([image.to(self._device) for image in copies])
             self._list()
@@ -186,9 +192,7 @@ class _Changing:
         self._waiting = self._pool.submit(self._shapes.copies, path)
 
     def next(self) -> list[Tensor]:
-        """Return the next file's copies, and begin on another; none where it is not decoded yet."""
-        if not self._waiting.done():
-            return []
+        """Return the next file's copies, none if it is unreadable, and begin on another."""
         copies = self._waiting.result()
         self._submit()
         return copies

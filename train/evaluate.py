@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from train.curves import decibels, saved
+from train.curves import Curve, decibels, saved
 from train.data import image_files
 from train.progress import Progress
 from train.rivals import RIVALS, Write
@@ -131,11 +131,15 @@ def against(rows: Sequence[Row], reference: Path, codec: str) -> float:
 
 def against_points(bpp: Sequence[float], db: Sequence[float], reference: Path, codec: str) -> float:
     """Return the BD-rate (percent) of points against a codec of a reference file (`against`)."""
-    codecs = json.loads(reference.read_text())["codecs"]
+    return float(bd_rate(*published(reference, codec), bpp, db))
+
+
+def published(reference: Path, codec: str) -> Curve:
+    """Return the rates and the PSNRs of a codec of a reference file; ValueError if it has none."""
+    codecs = json.loads(reference.read_text("utf-8"))["codecs"]
     if codec not in codecs:
         raise ValueError(f"{reference} has no codec {codec}; it has {', '.join(codecs)}")
-    points = codecs[codec]
-    return float(bd_rate(points["bpp"], points["psnr"], bpp, db))
+    return codecs[codec]["bpp"], codecs[codec]["psnr"]
 
 
 def against_jpeg(rows: Sequence[Row], folders: Sequence[str | Path]) -> dict[str, float]:
@@ -173,6 +177,20 @@ def choose_quality(codec: Codec, folders: Sequence[str | Path], target: float) -
         else:
             low = middle + 1
     return low, best
+
+
+def read_tsv(path: Path) -> list[Row]:
+    """Return the rows that `write_tsv` wrote; ValueError where it did not."""
+    head, *lines = path.read_text("utf-8").splitlines() or [""]
+    if head.split("\t") != [f.name for f in fields(Row)]:
+        raise ValueError(f"{path} is no table of `evaluate --tsv`: it begins {head!r:.60}")
+    return [row_of(line.split("\t")) for line in lines]
+
+
+def row_of(cells: Sequence[str]) -> Row:
+    """Return the row of a table's cells."""
+    image, quality, size, *rest = cells
+    return Row(image, float(quality), int(size), *map(float, rest))
 
 
 def write_tsv(rows: Sequence[Row], path: Path) -> None:

@@ -216,6 +216,9 @@ def write(
 def add_search(folder: Path) -> None:
     """Add to a photo bundle the graphs and figures of the encoder's search, anew."""
     manifest = json.loads((folder / MANIFEST).read_text())
+    if manifest["family"] != "hyperprior" or manifest.get("base"):
+        name = manifest["name"]
+        raise ValueError(f"{name} is no whole photo bundle; finetune adds what a difference needs")
     found = search_files({p.name: p.read_bytes() for p in sorted(folder.glob("*.onnx"))})
     for name, content in found.items():
         refuse_paths(name, content)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from train import evaluate
 from train.rivals import RIVALS, Rival
 from vaecodec.codec import Codec
 from vaecodec.images import read
@@ -82,18 +81,11 @@ def curves(
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    with rows.open() as file:
-        table = list(csv.DictReader(file, delimiter="\t"))
-    qualities = sorted({float(r["quality"]) for r in table})
-    own = [
-        [np.mean([float(r[k]) for r in table if float(r["quality"]) == q]) for q in qualities]
-        for k in ("bpp", "psnr")
-    ]
+    mean = evaluate.means(evaluate.read_tsv(rows))
     figure, axes = pyplot.subplots(figsize=(8, 5.5), layout="constrained")
-    codecs = json.loads(reference.read_text())["codecs"]
     for name in names:
-        axes.plot(codecs[name]["bpp"], codecs[name]["psnr"], label=name, linewidth=1)
-    axes.plot(*own, "k.-", label=label, linewidth=2)
+        axes.plot(*evaluate.published(reference, name), label=name, linewidth=1)
+    axes.plot([m["bpp"] for m in mean], [m["psnr"] for m in mean], "k.-", label=label, linewidth=2)
     axes.set(xlabel="bits per pixel", ylabel="PSNR, dB (RGB)", title=title)
     axes.set(xlim=(0, 2.0), ylim=(25, 42))
     axes.grid(alpha=0.3)

@@ -7,8 +7,6 @@ transform codec, and training only improves on it.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -61,4 +59,4 @@ def start(model: PhotoCodec, crops: Tensor, lambdas: Tensor, step: float, whiten
                 block.scale.copy_(scale)
     model.log_gain.copy_(-torch.log(step / lambdas.sqrt())[:, None].expand_as(model.log_gain))
     model.log_inverse.copy_(-model.log_gain)
-    model.prior.row_base.copy_(0.5 * torch.log(variance16.clamp_min(1e-8)) - 0.5 * math.log(1.0))
+    model.prior.row_base.copy_(0.5 * torch.log(variance16.clamp_min(1e-8)))

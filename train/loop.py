@@ -1,7 +1,8 @@
 """The training loop: warm-up, a constant rate for as long as there is time, and a decay.
 
 Everything random in a step is drawn from (seed, step, rank), so a run that is stopped and resumed
-sees the same crops and the same noise, and gives the same curve.
+sees the same crops and the same noise, and gives the same curve (as long as all images fit into
+memory: those that take turns begin anew).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from train import checkpoints, pictures
 from train.families import Make, Validation, task_of
-from train.optim import Average, average_gradients, set_rate
+from train.optim import Average, average_gradients, restore, set_rate
 from train.progress import Progress, say, tensorboard
 from train.recipes import AnyRecipe, differences, read
 from train.schedule import Clock, Plan, stopping
@@ -97,10 +98,7 @@ class Trainer:
         self._check_recipe(read(state["recipe"]), folder)
         self.model.load_state_dict(state["model"])
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
-            bases = [group["base"] for group in optimiser.param_groups]
-            optimiser.load_state_dict(saved)
-            for group, base in zip(optimiser.param_groups, bases, strict=True):
-                group["base"] = base
+            restore(optimiser, saved)
         for name, value in self.average.values.items():
             value.copy_(state["average"][name])
         self.step, self.pixels, self.warm = state["step"], state["pixels"], state["warm"]
@@ -108,6 +106,8 @@ class Trainer:
         self.measured, self.measured_at = state.get("measured", (0, -1))
         if state.get("best"):
             self.best = Best(**state["best"])
+        if self.out and self.rank == 0:
+            checkpoints.cut_curve(self.out, self.step)
 
     def continue_from(self, folder: Path) -> None:
         """Go on from weights alone: the rates warm up again, then the curve is rejoined."""
@@ -182,10 +182,11 @@ class Trainer:
         if out:
             out.mkdir(parents=True, exist_ok=True)
         writer = tensorboard(out / "tensorboard") if out else None
-        clock = Clock(plan, self.step)
-        before = self.seconds
         self.best = self.best if plan.patience else None
         self.model.train()
+        self._warm_up()
+        clock = Clock(plan, self.step)
+        before = self.seconds
         with Progress("training", silent=not main) as progress, stopping() as stopped:
             while (done := self._agreed(1.0 if stopped() else self._done(clock))) < 1:
                 if out and clock.branches(done):
@@ -200,13 +201,25 @@ class Trainer:
                 if main and validation and clock.measures(self.step):
                     self.validate(validation, writer, plan.patience is not None)
         if out:
-            self.save(out)
-            say(f"{'stopped' if stopped() else 'done'} at step {self.step}: saved in {out}")
+            self.save(out)  # measuring takes a while, and could be cut off
         if main and validation and self.measured_at < self.step:
-            self.validate(validation, writer)
+            self.validate(validation, writer, plan.patience is not None)
+        if out:
+            self._end(out, writer, "stopped" if stopped() else "done")
+        return not stopped()
+
+    def _end(self, out: Path, writer: Any, how: str) -> None:
+        self.save(out)
+        say(f"{how} at step {self.step}: saved in {out}")
         if writer:
             writer.close()
-        return not stopped()
+
+    def _warm_up(self) -> None:
+        """Let a GPU compile before the clock runs: the first step can take minutes."""
+        if self.device.type == "cuda":
+            self.task.loss(self.draw(), self.step)[0].backward()
+            for optimiser in self.optimisers:
+                optimiser.zero_grad()
 
     def _done(self, clock: Clock) -> float:
         """Return the share of the plan that is done: all of it where patience is at its end."""

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from train import commands
-from train.arguments import Group, command, file, folder, number
+from train.arguments import Group, command, file, folder, number, quality
 
 
 def evaluate(group: Group) -> None:
@@ -14,7 +14,10 @@ def evaluate(group: Group) -> None:
     p = command(group, commands.evaluate, "evaluate")
     _model_and_images(p)
     p.add_argument(
-        "--quality", type=float, action="append", help="may be repeated; nine from 0 to 100 if not"
+        "--quality",
+        type=quality,
+        action="append",
+        help="may be repeated; nine from 0 to 100 if not",
     )
     p.add_argument("--reference", type=file, help="JSON of published points, for mean BD-rates")
     p.add_argument(
@@ -48,7 +51,7 @@ def efforts(group: Group) -> None:
     _model_and_images(p)
     p.add_argument("--effort", type=int, action="append", help="may be repeated; 0, 2 and 9 if not")
     p.add_argument(
-        "--quality", type=float, action="append", help="may be repeated; 15, 40, 65 and 90 if not"
+        "--quality", type=quality, action="append", help="may be repeated; 15, 40, 65 and 90 if not"
     )
     p.add_argument("--reference", type=file, help="JSON of published points, for BD-rates")
     p.add_argument("--tsv", type=Path, required=True, help="rows; those it has are not done again")
@@ -59,7 +62,7 @@ def exact(group: Group) -> None:
     p = command(group, commands.exact, "exact")
     _model_and_images(p)
     p.add_argument(
-        "--quality", type=float, action="append", help="may be repeated; 10, 50 and 90 if not"
+        "--quality", type=quality, action="append", help="may be repeated; 10, 50 and 90 if not"
     )
     p.add_argument("--count", type=int, default=10, help="at most so many images")
 
@@ -68,7 +71,9 @@ def stress(group: Group) -> None:
     """Add the command `stress`."""
     p = command(group, commands.stress, "stress")
     _model_and_images(p)
-    p.add_argument("--quality", type=float, help="quality of the generations; the model's default")
+    p.add_argument(
+        "--quality", type=quality, help="quality of the generations; the model's default"
+    )
     p.add_argument("--count", type=int, default=10, help="generations")
 
 

@@ -6,6 +6,7 @@ import contextlib
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -52,7 +53,10 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             shapes: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = defaultdict(list)
             for p in group["params"]:
-                momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
+                state = self.state[p]
+                if not state:
+                    state["momentum"] = torch.zeros_like(p)
+                momentum = state["momentum"]
                 momentum.lerp_(p.grad, 1 - group["momentum"])
                 nesterov = torch.lerp(p.grad, momentum, group["momentum"])
                 shapes[len(p), p[0].numel()].append((p, nesterov))
@@ -102,6 +106,14 @@ def optimisers(model: nn.Module, settings: Optimiser) -> list[torch.optim.Optimi
         for group in optimiser.param_groups:
             group["base"] = group["lr"]
     return result
+
+
+def restore(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load an optimiser's state, and leave its settings, which a recipe may have changed."""
+    own = [{k: v for k, v in g.items() if k != "params"} for g in optimiser.param_groups]
+    optimiser.load_state_dict(state)
+    for group, settings in zip(optimiser.param_groups, own, strict=True):
+        group.update(settings)
 
 
 def set_rate(optimisers: Iterable[torch.optim.Optimizer], factor: float) -> None:

@@ -12,6 +12,7 @@ from train import klt
 from train.data import Crops, Shapes
 from train.nets import Output, PhotoCodec
 from train.optim import optimisers
+from train.progress import say
 from train.recipes import Recipe
 from train.schedule import Plan
 from train.validation import Validation
@@ -51,6 +52,7 @@ class PhotoTask:
         torch.manual_seed(recipe.seed)
         self.model: PhotoCodec = (network or recipe.build()).to(device)
         self.run: Callable[[Tensor, Tensor], Output] = self.model
+        self._compiles = True
         if device.type == "cuda":
             self.model.train_in_bf16()
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -86,8 +88,20 @@ class PhotoTask:
     def loss(self, batch: Batch, _step: int) -> tuple[Tensor, Output]:
         crops, quality = batch
         middle = (self.recipe.loss.lambda_min * self.recipe.loss.lambda_max) ** 0.5
-        output = self.run(crops, quality)
+        output = self._output(crops, quality)
         return loss_of(output, self.recipe.lambdas(quality), middle), output
+
+    def _output(self, crops: Tensor, quality: Tensor) -> Output:
+        if self.run is self.model or not self._compiles:
+            return self.run(crops, quality)
+        try:
+            output = self.run(crops, quality)
+        except Exception as error:  # noqa: BLE001 - compilers raise anything; slow is better than not
+            say(f"not compiled, which is slower: {type(error).__name__}: {error!s:.300}")
+            self.run = self.model
+            return self.run(crops, quality)
+        self._compiles = False  # it did: what fails from now on is something else
+        return output
 
     def rate(self, _step: int) -> float:
         return 1.0

@@ -55,11 +55,12 @@ def release(
     folder, draft = out / name, out / f".{name}.draft"
     export.refuse_existing(folder)
     weights = Weights(run)
-    card = {"data": data, "licence": LICENCE, "default_quality": quality or 0.0, "measured": []}
+    chosen = 0.0 if quality is None else quality
+    card = {"data": data, "licence": LICENCE, "default_quality": chosen, "measured": []}
     shutil.rmtree(draft, ignore_errors=True)
     try:
         if isinstance(weights.recipe, VaeRecipe):
-            _write_gaussian(weights.recipe, weights, draft, name, card, measure)
+            _write_gaussian(weights.recipe, weights, draft, name, quality, card, measure)
         else:
             export.write(weights, draft, name, claims_image(), card)
             if quality is None:
@@ -75,10 +76,11 @@ def _write_gaussian(
     weights: Weights,
     draft: Path,
     name: str,
+    quality: float | None,
     card: Mapping[str, Any],
     measure: Sequence[Path],
 ) -> None:
-    if not card["default_quality"]:
+    if quality is None:
         raise ValueError("the quality of a gaussian model is not chosen; give --quality 50")
     vae_export.write(weights, draft, name, card)
     if measure:

@@ -16,7 +16,7 @@ import numpy as np
 
 from train import curves
 from train.curves import Curve, rising
-from train.evaluate import QUALITIES, Row, means, measure, named, writer
+from train.evaluate import QUALITIES, Row, means, measure, named, row_of, writer
 from train.progress import Progress
 from train.rivals import RIVALS, Write
 from train.tsv import resumed
@@ -62,7 +62,7 @@ def table(model: str, folders: Sequence[Path], effort: int | None, tsv: Path) ->
         Progress("measuring") as progress,
         resumed(tsv, ["codec", *(f.name for f in fields(Row))]) as (lines, add),
     ):
-        known = {(cells[0], r.image, r.quality): r for cells in lines for r in [_row(cells[1:])]}
+        known = {(cells[0], r.image, r.quality): r for cells in lines for r in [row_of(cells[1:])]}
         for number, (n, image, quality) in enumerate(wanted, 1):
             codec_name = label.get(n, n)
             row = known.get((codec_name, image, quality))
@@ -73,11 +73,6 @@ def table(model: str, folders: Sequence[Path], effort: int | None, tsv: Path) ->
             found[n].append(row)
             progress.update(number / len(wanted), f"{n}, {image}")
     return found
-
-
-def _row(cells: Sequence[str]) -> Row:
-    image, quality, size, *rest = cells
-    return Row(image, float(quality), int(size), *map(float, rest))
 
 
 def curve(rows: Sequence[Row], measure: str) -> Curve:

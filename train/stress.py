@@ -21,7 +21,10 @@ def generations(
     Each generation encodes the pixels that the one before it decoded to.
     """
     points = []
-    for file in image_files(folders):
+    files = image_files(folders)
+    if not files:
+        raise ValueError(f"no image in {', '.join(map(str, folders))}")
+    for file in files:
         original = pixels = read(file).pixels
         height, width, _ = original.shape
         row = []

@@ -90,6 +90,8 @@ class VaeTask:
             self._order = epoch, torch.randperm(len(self.images), generator=order).to(self.device)
         whole = self.recipe.data.batch * self.world
         chosen = self._order[1][position * whole : (position + 1) * whole]
+        if len(chosen) < self.world:  # else a process would have none, and a mean of nothing
+            chosen = self._order[1][: self.world]
         return (self.images[chosen[self.rank :: self.world]],)
 
     def loss(self, batch: tuple[Tensor], step: int) -> tuple[Tensor, Terms]:

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from train.curves import decibels, saved
 from train.data import image_files
 from train.nets import PhotoCodec, depth_to_space
 from train.rivals import RIVALS
+from vaecodec.images import read
 from vaecodec.metrics import bits_per_pixel
 
 QUALITIES = (0.0, 17.0, 33.0, 50.0, 67.0, 83.0, 100.0)
@@ -76,8 +76,8 @@ class Validation:
         if not files:
             raise ValueError(f"no image in {', '.join(map(str, folders))} to validate on")
         count = min(count, len(files))
-        chosen = [files[i * len(files) // count] for i in range(count)]
-        images = [np.array(Image.open(p).convert("RGB")) for p in chosen]
+        chosen = [read(files[i * len(files) // count]).pixels for i in range(count)]
+        images = [np.array(np.broadcast_to(p, (*p.shape[:2], 3))) for p in chosen]
         points = np.array([[jpeg(i, q) for q in JPEG.qualities] for i in images])
         self.jpeg_bpp, self.jpeg_psnr = points.mean(0).T.tolist()
         self.images = [torch.from_numpy(i) for i in images]
