@@ -10,8 +10,10 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 
 from tests.training import RECIPE, ROOT, SAMPLES, photographs  # noqa: E402
+from train import evaluate  # noqa: E402
 from train.__main__ import main  # noqa: E402
 from train.checkpoints import Weights  # noqa: E402
+from train.evaluate import Row  # noqa: E402
 
 COMMANDS = (
     *("fit", "evaluate", "export", "efforts", "gradients", "exact", "stress", "strip", "curves"),
@@ -102,6 +104,21 @@ def test_a_run_is_fitted_resumed_exported_and_evaluated(place, tmp_path, capsys)
     assert main(["exact", str(bundle), str(images), "--count", "1", "--quality", "100"]) == 0
     assert main(["stress", str(bundle), str(images), "--count", "2"]) == 0
     assert "generation 2" in capsys.readouterr().out
+
+
+def test_curves_are_drawn_of_models_and_of_published_codecs(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    reference, rows = tmp_path / "reference.json", tmp_path / "rows.tsv"
+    reference.write_text('{"codecs": {"old": {"bpp": [0.1, 1, 2], "psnr": [25, 30, 35]}}}')
+    points = [Row("a", q, 1, 0.1 + q / 50, 26 + q / 10, 0.9, 50.0) for q in (0.0, 50.0, 100.0)]
+    evaluate.write_tsv(points, rows)
+    options = ["curves", reference, tmp_path / "c.png", "--rows", f"mine={rows}", "--codec"]
+    assert main([*map(str, options), "Old one=old"]) in (0, None)
+    with Image.open(tmp_path / "c.png") as image:
+        assert image.width > 600
+    assert "has no codec new; it has old" in fails(capsys, *options, "new")
+    rows.write_text("image\tquality\n")
+    assert "no table of `evaluate --tsv`" in fails(capsys, *options, "old")
 
 
 def test_bd_rates_are_printed_for_a_whole_curve(tiny, tmp_path, capsys):

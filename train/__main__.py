@@ -10,7 +10,18 @@ import sys
 from pathlib import Path
 
 from train import commands, measuring
-from train.arguments import Group, command, file, folder, names, number, place, quality, share
+from train.arguments import (
+    Group,
+    command,
+    file,
+    folder,
+    labelled,
+    names,
+    number,
+    place,
+    quality,
+    share,
+)
 from vaecodec.errors import VaecodecError
 
 
@@ -188,11 +199,24 @@ def _strip(group: Group) -> None:
 
 def _curves(group: Group) -> None:
     p = command(group, commands.curves, "curves")
-    p.add_argument("rows", metavar="ROWS", type=file, help="what evaluate --tsv wrote")
     p.add_argument("reference", metavar="REFERENCE", type=file, help="JSON of published points")
     p.add_argument("target", metavar="TARGET", type=Path, help="image file to write")
-    p.add_argument("--codec", action="append", required=True, help="a codec of REFERENCE")
-    p.add_argument("--label", default="vaecodec")
+    p.add_argument(
+        "--rows",
+        action="append",
+        required=True,
+        metavar="LABEL=FILE",
+        type=labelled,
+        help="what evaluate --tsv wrote; may be repeated, the newest model last",
+    )
+    p.add_argument(
+        "--codec",
+        action="append",
+        default=[],
+        metavar="LABEL=NAME",
+        type=labelled,
+        help="a codec of REFERENCE; may be repeated",
+    )
     p.add_argument("--title", default="Kodak, 24 images")
 
 

@@ -65,6 +65,12 @@ def names(text: str) -> list[str]:
     return text.split(",")
 
 
+def labelled(text: str) -> tuple[str, str]:
+    """Return the label and what stands behind it of LABEL=TEXT; of TEXT alone both are that."""
+    label, mark, rest = text.partition("=")
+    return (label, rest) if mark else (text, text)
+
+
 def share(text: str) -> float:
     """Return a number from 0 to 1."""
     if not 0 <= float(text) <= 1:

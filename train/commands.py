@@ -9,6 +9,7 @@ import dataclasses
 import math
 from argparse import Namespace
 from collections.abc import Callable
+from pathlib import Path
 
 Command = Callable[[Namespace], int | None]
 
@@ -252,11 +253,11 @@ def strip(options: Namespace) -> None:
 
 
 def curves(options: Namespace) -> None:
-    """Draw the rate-distortion curve of ROWS beside those of REFERENCE."""
+    """Draw the rate-distortion curves of models beside those of codecs of REFERENCE."""
     from train.figures import curves as draw
 
-    names, label = options.codec, options.label
-    draw(options.rows, options.reference, names, label, options.target, options.title)
+    models = {label: Path(rows) for label, rows in options.rows}
+    draw(models, options.reference, dict(options.codec), options.target, options.title)
 
 
 def plot(options: Namespace) -> None:

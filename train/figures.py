@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -73,22 +74,38 @@ def strip_of(
 
 
 def curves(
-    rows: Path, reference: Path, names: Sequence[str], label: str, target: Path, title: str
+    models: Mapping[str, Path], reference: Path, codecs: Mapping[str, str], target: Path, title: str
 ) -> None:
-    """Draw mean PSNR over mean rate of an evaluation's TSV and of codecs of a reference file."""
+    """Draw mean PSNR over mean rate of models and of codecs of a reference file.
+
+    models: label -> TSV of an evaluation, the newest last. codecs: label -> name in the file.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    mean = evaluate.means(evaluate.read_tsv(rows))
     figure, axes = pyplot.subplots(figsize=(8, 5.5), layout="constrained")
-    for name in names:
-        axes.plot(*evaluate.published(reference, name), label=name, linewidth=1)
-    axes.plot([m["bpp"] for m in mean], [m["psnr"] for m in mean], "k.-", label=label, linewidth=2)
+    for label, name in codecs.items():
+        axes.plot(*evaluate.published(reference, name), label=label, linewidth=1)
+    for number, (label, rows) in enumerate(models.items(), 1):
+        mean = evaluate.means(evaluate.read_tsv(rows))
+        points = [m["bpp"] for m in mean], [m["psnr"] for m in mean]
+        style = "k.-" if number == len(models) else "k.:"
+        axes.plot(*points, style, label=label, linewidth=2 if style == "k.-" else 1)
     axes.set(xlabel="bits per pixel", ylabel="PSNR, dB (RGB)", title=title)
     axes.set(xlim=(0, 2.0), ylim=(25, 42))
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    handles, labels = axes.get_legend_handles_labels()
+    # From the top of the figure to its bottom, as the eye goes.
+    order = sorted(range(len(labels)), key=lambda i: -_height(handles[i]))
+    axes.legend(
+        [handles[i] for i in order], [labels[i] for i in order], fontsize=8, loc="lower right"
+    )
     figure.savefig(target, dpi=110, metadata={"Software": None})
     pyplot.close(figure)
+
+
+def _height(line: Any) -> float:
+    """Return the PSNR of a line at 0.7 bits per pixel, where all of them are."""
+    return float(np.interp(0.7, line.get_xdata(), line.get_ydata()))
