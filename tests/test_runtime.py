@@ -291,3 +291,8 @@ class TestCuda:
     def test_a_bad_model_is_a_model_error_on_cuda_too(self) -> None:
         with pytest.raises(ModelError):
             Graph(b"this is not a graph", "cuda")
+
+
+def test_graphs_of_a_process_share_their_memory() -> None:
+    """Else each would keep what its largest call took."""
+    assert runtime._shares_memory(runtime._onnxruntime())
