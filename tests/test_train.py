@@ -270,6 +270,15 @@ def test_ctrl_c_ends_the_step_and_saves(images, tmp_path, monkeypatch):
     assert trainer.step == checkpoints.load_state(tmp_path)["step"] == 4
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C raises, as it does unless whoever began the process had it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_second_ctrl_c_ends_at_once():
     before = signal.getsignal(signal.SIGINT)
 
