@@ -165,6 +165,24 @@ def test_the_default_quality_is_the_lowest_that_looks_good_enough(monkeypatch):
         evaluate.choose_quality(None, [], 101)
 
 
+def test_fit_goes_on_from_a_bundle(run, bundle, tmp_path):
+    """Without a checkpoint, at the pixels that it had seen."""
+    seen = Weights(run).progress
+    chosen = recipe(model=Model(24, 4, 16, 16, 2, 3, (1, 1), (1, 1), 0.25, 0.5))
+    lines = ["seed = 3"]
+    for section in ("model", "loss", "data", "optimiser"):
+        lines.append(f"[{section}]")
+        values = chosen.to_dict()[section].items()
+        lines += [f"{k} = {json.dumps(v)}" for k, v in values]
+    (tmp_path / "small.toml").write_text("\n".join(lines))
+    out = ["--out", tmp_path / "on", "--steps", int(seen["steps"]) + 3, "--rate", "0.5"]
+    arguments = ["fit", tmp_path / "small.toml", run / "images", "--from", bundle, *out]
+    assert main([str(a) for a in arguments]) == 0
+    found = Weights(tmp_path / "on").progress
+    assert found["steps"] == seen["steps"] + 3
+    assert found["pixels"] == seen["pixels"] + 3 * 2 * 64**2
+
+
 # What is refused
 
 

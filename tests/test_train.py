@@ -132,11 +132,37 @@ def test_continuing_from_weights_warms_up_and_rejoins(images, tmp_path, trainer)
     assert np.mean(rejoined[-20:]) == pytest.approx(np.mean(go_on[-20:]), rel=0.03)
 
 
+def test_training_goes_on_from_a_network_as_from_its_weights(images, tmp_path, trainer):
+    losses(trainer, 20)
+    trainer.save(tmp_path / "run")
+    progress = Weights(tmp_path / "run").progress
+    second = Trainer(recipe(), [images], tmp_path / "second")
+    second.continue_with(trainer.model, trainer.recipe, progress, "small")
+    assert equal(parameters(second), parameters(trainer))
+    assert equal(second.average.values, parameters(trainer))
+    assert (second.step, second.pixels) == (20, trainer.pixels)
+    second.one_step(1.0)
+    assert second.optimisers[0].param_groups[0]["lr"] == pytest.approx(4e-3 / 5)  # a warm-up
+    assert not equal(parameters(second), parameters(trainer))
+
+
+def test_a_plan_can_take_a_share_of_the_rates(images, tmp_path):
+    trainer = Trainer(recipe(), [images], tmp_path)
+    trainer.start()
+    trainer.fit(Plan(60, anneal=0.5, rate=0.25, steps=20))
+    rates = [group["lr"] / group["base"] for group in trainer.optimisers[0].param_groups]
+    assert rates == pytest.approx([0.25 * 0.1])  # of the last step: a twentieth of twenty is left
+
+
 def test_another_network_is_not_resumed(images, tmp_path, trainer):
     trainer.save(tmp_path / "run")
     wider = recipe(model=dataclasses.replace(recipe().model, width=16))
     other = Trainer(wider, [images], tmp_path / "other")
-    for begin in (other.resume, other.continue_from):
+
+    def continue_with(_folder):
+        other.continue_with(trainer.model, trainer.recipe, {}, "small")
+
+    for begin in (other.resume, other.continue_from, continue_with):
         with pytest.raises(ValueError, match=r"model\.width 8 -> 16"):
             begin(tmp_path / "run")
 

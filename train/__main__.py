@@ -19,6 +19,7 @@ from train.arguments import (
     names,
     number,
     place,
+    positive,
     quality,
     share,
 )
@@ -105,6 +106,15 @@ def _fit(group: Group) -> None:
         dest="continue_",
         metavar="FOLDER",
         help="go on from a run's weights alone, with a new warm-up",
+    )
+    start.add_argument(
+        "--from", dest="model", metavar="MODEL", help="go on from a released model likewise"
+    )
+    p.add_argument(
+        "--rate",
+        type=positive,
+        default=1.0,
+        help="of the recipe's rates; less than 1 where an annealed model is trained on",
     )
     p.add_argument("--batch", type=int, help="crops per step and device, instead of the recipe's")
     p.add_argument(

@@ -60,6 +60,13 @@ def number(text: str) -> int:
     return int(text)
 
 
+def positive(text: str) -> float:
+    """Return a number above 0."""
+    if not 0 < float(text) < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return float(text)
+
+
 def names(text: str) -> list[str]:
     """Return what stands between commas."""
     return text.split(",")

@@ -10,6 +10,10 @@ import math
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from train.loop import Trainer
 
 Command = Callable[[Namespace], int | None]
 
@@ -39,11 +43,14 @@ def fit(options: Namespace) -> int:
         trainer.resume(options.resume)
     elif options.continue_:
         trainer.continue_from(options.continue_)
+    elif options.model:
+        _continue_with(trainer, options.model)
     else:
         trainer.start()
     plan = Plan(
         options.minutes,
         options.anneal,
+        options.rate,
         options.steps,
         options.save_every,
         options.validate_every,
@@ -55,6 +62,15 @@ def fit(options: Namespace) -> int:
     whole = trainer.fit(plan, validation)
     trainer.close()
     return 0 if whole else 130
+
+
+def _continue_with(trainer: Trainer, model: str) -> None:
+    from train import adopt
+    from vaecodec.bundle import find
+
+    bundle = find(model)
+    recipe, progress = adopt.recipe_of(bundle), bundle.manifest["training"]
+    trainer.continue_with(adopt.network_of(bundle), recipe, progress, bundle.name)
 
 
 def finetune(options: Namespace) -> None:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from train import checkpoints, pictures
 from train.families import Make, Validation, task_of
@@ -117,15 +117,31 @@ class Trainer:
         self.model.load_state_dict(plain | weights.part("buffer"))
         for name, value in self.average.values.items():
             value.copy_(average[name])
-        self.step, self.pixels = int(weights.progress["steps"]), int(weights.progress["pixels"])
-        self.seconds, self.warm = weights.progress["minutes"] * 60, self.step
+        self._count_from(weights.progress)
 
-    def _check_recipe(self, found: AnyRecipe, folder: Path) -> None:
+    def continue_with(
+        self, network: nn.Module, recipe: AnyRecipe, progress: Mapping[str, float], name: str
+    ) -> None:
+        """Go on from a network that is trained already: the rates warm up again.
+
+        recipe, progress (steps, pixels, minutes): what it was trained by, and for how long. name:
+        what it is called, for people.
+        """
+        self._check_recipe(recipe, name)
+        self.model.load_state_dict(network.state_dict())
+        self.average = Average(self.model, self.recipe.optimiser.average)
+        self._count_from(progress)
+
+    def _count_from(self, progress: Mapping[str, float]) -> None:
+        self.step, self.pixels = int(progress["steps"]), int(progress["pixels"])
+        self.seconds, self.warm = progress["minutes"] * 60, self.step
+
+    def _check_recipe(self, found: AnyRecipe, place: Path | str) -> None:
         if found.model != self.recipe.model or type(found) is not type(self.recipe):
             changed = differences(found, self.recipe)
-            raise ValueError(f"{folder} holds another network than the recipe's: {changed}")
+            raise ValueError(f"{place} holds another network than the recipe's: {changed}")
         if found != self.recipe and self.rank == 0:
-            say(f"the recipe differs from that of {folder}: {differences(found, self.recipe)}")
+            say(f"the recipe differs from that of {place}: {differences(found, self.recipe)}")
 
     # One step.
 
@@ -191,7 +207,7 @@ class Trainer:
             while (done := self._agreed(1.0 if stopped() else self._done(clock))) < 1:
                 if out and clock.branches(done):
                     self.save(out / "constant")
-                loss, output = self.one_step(clock.factor(done))
+                loss, output = self.one_step(plan.rate * clock.factor(done))
                 self.seconds = before + clock.seconds
                 self._losses = self._losses[0] + loss, self._losses[1] + 1
                 if main and self.step % self.task.log_every == 0:

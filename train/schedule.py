@@ -17,6 +17,8 @@ class Plan:
     minutes: float
     anneal: float = 0.0
     """Share of the plan, at its end, in which the rates fall linearly to zero."""
+    rate: float = 1.0
+    """Of the recipe's rates, from the first step to the last."""
     steps: int | None = None
     """Stop after so many steps in all, whatever the time. The rates are then a function of the step
     alone, so that a decay, too, can be stopped and resumed."""
