@@ -13,7 +13,7 @@ from torch import nn  # noqa: E402
 from train import export, graphs  # noqa: E402
 from train.nets import PhotoCodec  # noqa: E402
 from train.parity import Int64Graph, integer_symbols  # noqa: E402
-from train.prior import HyperDecoder, IntConv, Step, clamp, gaussian_bits, round_ste  # noqa: E402
+from train.prior import HyperDecoder, IntConv, Step, bits_of, clamp, round_ste  # noqa: E402
 from train.symbols import prior_of  # noqa: E402
 from vaecodec import bounds, latents  # noqa: E402
 from vaecodec.runtime import Graph  # noqa: E402
@@ -149,16 +149,17 @@ def test_rounding_passes_gradients_and_clamping_only_those_that_lead_back():
         assert x.grad.tolist() == expected
 
 
-def test_bits_are_those_of_the_integer_tables():
-    from train.frequencies import gaussian_tables
+@pytest.mark.parametrize("density", ["gaussian", "logistic"])
+def test_bits_are_those_of_the_integer_tables(density):
+    from train.frequencies import scale_tables
     from vaecodec.rans import TOTAL
 
-    tables = gaussian_tables()
+    tables = scale_tables(density)
     for row in (8, 20, 40, 60):
         count = -int(tables.low[row])
         symbols = np.arange(-min(count, 20), min(count, 20) + 1)
         scale = torch.tensor(latents.scales()[row])
-        bits = gaussian_bits(torch.from_numpy(symbols.astype(float)), scale).numpy()
+        bits = bits_of(density, torch.from_numpy(symbols.astype(float)), scale).numpy()
         frequencies = np.diff(tables.cumulative[row].astype(np.int64))[symbols + count]
         likely = frequencies > 1000
         assert np.abs(bits - -np.log2(frequencies / TOTAL))[likely].max() < 0.002

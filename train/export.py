@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from train import graphs, transforms
 from train.checkpoints import Weights
 from train.cost import costs
-from train.frequencies import gaussian_tables
+from train.frequencies import scale_tables
 from train.gradients import search_files
 from train.nets import PhotoCodec, space_to_depth
 from train.parity import integer_symbols
@@ -73,7 +73,7 @@ def files_of(model: PhotoCodec) -> dict[str, bytes]:
         "side.onnx": transforms.side_graph(prior),
         "hyper.onnx": graphs.hyper_graph(prior.decoder),
         "decoder.onnx": transforms.decoder_graph(model.decoder),
-        "tables.bin": gaussian_tables().to_bytes(),
+        "tables.bin": scale_tables(prior.density).to_bytes(),
         "quality.npz": npz(quality_tables(model)),
         "gains.npz": npz(
             {"gain": torch.exp(model.log_gain).numpy(), "z_gain": torch.exp(prior.z_gain).numpy()}

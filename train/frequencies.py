@@ -1,9 +1,9 @@
-"""Integer frequency tables of Gaussians: computed once, at export; files are read with integers."""
+"""Integer frequency tables of densities: computed once, at export; files are read with integers."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +16,30 @@ TAIL = 2.0**-20
 """Symbols less probable than this are left to the escape entry."""
 LONGEST = 1025
 """Largest number of symbols in a row."""
+LOGISTIC = math.sqrt(3) / math.pi
+"""Scale parameter of a logistic distribution whose standard deviation is 1."""
 
 
-def gaussian_masses(scale: float, count: int) -> NDArray[np.float64]:
-    """Return the masses, float64 (2 * count + 1,), that N(0, scale**2) gives to -count..count."""
-    edges = (np.arange(-count, count + 2) - 0.5) / (scale * math.sqrt(2))
-    upper = np.array([math.erfc(e) for e in edges]) / 2
-    lower = np.array([math.erfc(-e) for e in edges]) / 2
+def _gaussian_tail(distance: float, scale: float) -> float:
+    return math.erfc(distance / (scale * math.sqrt(2))) / 2
+
+
+def _logistic_tail(distance: float, scale: float) -> float:
+    return 1 / (1 + math.exp(min(distance / (scale * LOGISTIC), 700)))
+
+
+TAILS: Mapping[str, Callable[[float, float], float]] = {
+    "gaussian": _gaussian_tail,
+    "logistic": _logistic_tail,
+}
+"""Density of mean 0 -> the mass beyond a distance, at a standard deviation."""
+
+
+def masses(density: str, scale: float, count: int) -> NDArray[np.float64]:
+    """Return the masses, float64 (2 * count + 1,), that a key of TAILS gives to -count..count."""
+    edges = np.arange(-count, count + 2) - 0.5
+    upper = np.array([TAILS[density](float(e), scale) for e in edges])
+    lower = np.array([TAILS[density](-float(e), scale) for e in edges])
     # Differences of the smaller tail keep their precision far from the middle.
     return np.where(edges[:-1] < 0, np.diff(lower), -np.diff(upper))
 
@@ -38,20 +55,20 @@ def integer_row(masses: NDArray[np.float64]) -> NDArray[np.uint32]:
     return np.concatenate([[0], np.cumsum(frequencies)]).astype(np.uint32)
 
 
-def gaussian_row(scale: float, longest: int) -> tuple[int, NDArray[np.uint32]]:
-    """Return (smallest symbol, cumulative frequencies) of N(0, scale**2).
+def row_of(density: str, scale: float, longest: int) -> tuple[int, NDArray[np.uint32]]:
+    """Return (smallest symbol, cumulative frequencies) of a key of TAILS.
 
     The row has at most `longest` symbols, an odd number, and none beyond TAIL.
     """
     count = 1
-    while count < longest // 2 and math.erfc((count + 0.5) / (scale * math.sqrt(2))) > TAIL:
+    while count < longest // 2 and 2 * TAILS[density](count + 0.5, scale) > TAIL:
         count += 1
-    return -count, integer_row(gaussian_masses(scale, count))
+    return -count, integer_row(masses(density, scale, count))
 
 
-def gaussian_tables() -> FrequencyTables:
+def scale_tables(density: str) -> FrequencyTables:
     """Return the tables of the 64 scales of `latents.scales`; row 0 is certain."""
-    return tables_of([gaussian_row(float(scale), LONGEST) for scale in latents.scales()[1:]])
+    return tables_of([row_of(density, float(scale), LONGEST) for scale in latents.scales()[1:]])
 
 
 def tables_of(rows: Sequence[tuple[int, NDArray[np.uint32]]]) -> FrequencyTables:

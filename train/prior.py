@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from train.frequencies import LOGISTIC
 from vaecodec import latents
 
 ACTIVATION_UNIT = 32
@@ -156,15 +157,27 @@ class Coded(NamedTuple):
     """(N, C, h, w) scale-table rows."""
 
 
-def gaussian_bits(value: Tensor, scale: Tensor) -> Tensor:
-    """Return -log2 of the mass that N(0, scale**2) gives to [value - 1/2, value + 1/2].
+def _gaussian_tail(distance: Tensor, scale: Tensor) -> Tensor:
+    return torch.erfc(distance * (math.sqrt(0.5) / scale)) / 2
 
-    The mass is kept above 1e-9 (30 bits), where an escape would take over.
+
+def _logistic_tail(distance: Tensor, scale: Tensor) -> Tensor:
+    return torch.sigmoid(distance * (-1 / LOGISTIC / scale))
+
+
+_TAILS = {"gaussian": _gaussian_tail, "logistic": _logistic_tail}
+"""train/frequencies.py has the same in double precision, for the tables."""
+
+
+def bits_of(density: str, value: Tensor, scale: Tensor) -> Tensor:
+    """Return -log2 of the mass that a density gives to [value - 1/2, value + 1/2].
+
+    density: "gaussian" or "logistic", of mean 0 and standard deviation `scale`. The mass is kept
+    above 1e-9 (30 bits), where an escape would take over.
     """
-    distance = value.abs()
-    factor = -math.sqrt(0.5) / scale
-    mass = torch.erfc((distance - 0.5) * -factor) - torch.erfc((distance + 0.5) * -factor)
-    return -torch.log2(clamp(0.5 * mass, 1e-9, 1.0))
+    distance, tail = value.abs(), _TAILS[density]
+    mass = tail(distance - 0.5, scale) - tail(distance + 0.5, scale)
+    return -torch.log2(clamp(mass, 1e-9, 1.0))
 
 
 def scale_of(row: Tensor) -> Tensor:
@@ -186,10 +199,17 @@ class Prior(nn.Module):
     """Hyperprior with coding steps (Balle et al., 2018; Minnen et al., 2018): the rate of y."""
 
     def __init__(
-        self, channels: int, side: int, width: int, hidden: int, steps: int, levels: int
+        self,
+        channels: int,
+        side: int,
+        width: int,
+        hidden: int,
+        steps: int,
+        levels: int,
+        density: str = "gaussian",
     ) -> None:
         super().__init__()
-        self.channels, self.side = channels, side
+        self.channels, self.side, self.density = channels, side, density
         self.encoder = nn.Sequential(  # y at 1/16 -> z at 1/64; float, at the encoder only
             nn.Conv2d(2 * channels, width, 1),
             nn.LeakyReLU(0.1),
@@ -242,7 +262,7 @@ class Prior(nn.Module):
         z_row = clamp(round_ste(mix @ self.z_rows / latents.LOG_SCALE_STEP), 1, latents.ROWS - 1)
         z_scale = scale_of(z_row)[:, :, None, None]
         z_hat = round_ste(z)
-        bits_z = gaussian_bits(_noisy(z) if self.training else z_hat, z_scale).sum((1, 2, 3))
+        bits_z = self._bits(_noisy(z) if self.training else z_hat, z_scale)
 
         shift = round_ste(mix @ self.shift * ACTIVATION_UNIT)[:, :, None, None] / ACTIVATION_UNIT
         features = self.decoder(z_hat, shift)[:, :, : y.shape[2], : y.shape[3]]
@@ -264,8 +284,11 @@ class Prior(nn.Module):
             y_hat = y_hat + now * (mean + symbol)
             residual, rows = residual + now * difference, rows + now * row
             symbols = symbols + now * symbol.detach()
-        bits = gaussian_bits(_noisy(residual) if self.training else symbols, scale_of(rows))
-        return Coded(y_hat, bits.sum((1, 2, 3)) + bits_z, bits_z, symbols, rows.detach())
+        bits_y = self._bits(_noisy(residual) if self.training else symbols, scale_of(rows))
+        return Coded(y_hat, bits_y + bits_z, bits_z, symbols, rows.detach())
+
+    def _bits(self, value: Tensor, scale: Tensor) -> Tensor:
+        return bits_of(self.density, value, scale).sum((1, 2, 3))
 
 
 def _context(y_hat: Tensor, sigma: Tensor) -> Tensor:

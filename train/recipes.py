@@ -11,6 +11,7 @@ from typing import Any, get_type_hints
 
 import torch
 
+from train.frequencies import TAILS
 from train.nets import PhotoCodec
 from train.vae_recipe import VaeRecipe
 
@@ -56,6 +57,13 @@ class Loss:
     lambda_max: float
     first_step: float
     """Quantisation step of the untrained model at lambda = 1, for samples in 0..1."""
+    density: str = "gaussian"
+    """Of a latent, given its mean and scale, and so of the tables that files are coded with:
+    "gaussian" or "logistic"."""
+
+    def __post_init__(self) -> None:
+        if self.density not in TAILS:
+            raise ValueError(f"loss.density is {self.density}; {' or '.join(TAILS)} expected")
 
 
 @dataclass(frozen=True)
@@ -110,7 +118,7 @@ class Recipe:
         """Return the untrained network, before its KLT start."""
         shape = dataclasses.asdict(self.model)
         del shape["whitening"]
-        return PhotoCodec(**shape)
+        return PhotoCodec(**shape, density=self.loss.density)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as plain data, as checkpoints and manifests keep it."""

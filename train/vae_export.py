@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from train.checkpoints import Weights
 from train.export import npz, refuse_existing, refuse_paths, save
-from train.frequencies import gaussian_row, tables_of
+from train.frequencies import row_of, tables_of
 from train.graphs import serialise
 from train.transforms import halve, halved, traced
 from train.vae_nets import Vae
@@ -151,7 +151,7 @@ def quality_tables(
     used = np.unique(units[coded])
     if len(used) >= MAX_ROWS:
         raise ValueError(f"steps of {len(used)} sizes; a bundle has room for {MAX_ROWS - 1}")
-    rows = [gaussian_row(2.0 ** (-u / UNIT), MAX_ENTRIES - 1) for u in used]
+    rows = [row_of("gaussian", 2.0 ** (-u / UNIT), MAX_ENTRIES - 1) for u in used]
     row = np.where(coded, 1 + np.searchsorted(used, units), 0)
     step = 2.0 ** (units / UNIT)
     return tables_of(rows), {"step": step.astype(np.float32), "row": row.astype(np.uint8)}
