@@ -15,6 +15,7 @@ from tests.training import ROOT, photographs, recipe  # noqa: E402
 from train import checkpoints, recipes  # noqa: E402
 from train.checkpoints import Weights  # noqa: E402
 from train.loop import Trainer  # noqa: E402
+from train.nets import depth_to_space  # noqa: E402
 from train.optim import Average  # noqa: E402
 from train.recipes import Data, Model  # noqa: E402
 from train.schedule import Clock, Plan, stopping  # noqa: E402
@@ -74,6 +75,24 @@ def test_training_lowers_the_loss(trainer):
     before = losses(trainer, 10)
     losses(trainer, 60)
     assert np.mean(losses(trainer, 10)) < 0.9 * np.mean(before)
+
+
+def test_grey_crops_are_trained_on_what_grey_files_are_decoded_to(trainer):
+    """The mean of the three colours; crops beside them in a batch keep theirs."""
+    losses(trainer, 20)  # until the colours of a grey crop differ
+    pixels = trainer.task.crops.batch(2, torch.Generator().manual_seed(1))
+    pixels[0] = pixels[0, ..., :1]
+    with torch.no_grad():
+        output = trainer.model.eval()(pixels, torch.full((2,), 50.0))
+        mix = trainer.model.mix(torch.full((2,), 50.0))
+        inverse = torch.exp(mix @ trainer.model.log_inverse)[:, :, None, None]
+        plain = depth_to_space(trainer.model.decoder(output.coded.y_hat * inverse))
+    found = depth_to_space(output.blocks)
+    assert (plain[0, ..., 0] - plain[0, ..., 1]).abs().max() > 1e-3
+    assert torch.allclose(found[0], plain[0].mean(-1, keepdim=True).expand_as(plain[0]))
+    assert torch.equal(found[1], plain[1])
+    errors = (found - pixels / 255).square().mean((1, 2, 3))
+    assert torch.allclose(output.squared_error, errors)
 
 
 # Going on
