@@ -28,7 +28,8 @@ MAX_SIDE = 65_535  # pixels
 MAX_PIXELS = 400_000_000
 MAX_QUALITY = 6_400  # in 1/64 of a step: 100 * 64
 MAX_TILE = 32  # in TILE_UNIT: what a decoder holds of a tile is that of 2048 x 2048 pixels at most
-TILE_UNIT = 64  # pixels: one position of the coarsest latents
+POSITION = 16  # pixels: side of one position of the latents
+TILE_UNIT = 64  # pixels: side of one position of side information, the coarsest latents
 DEFAULT_TILE = 16  # in TILE_UNIT: what the encoder writes, tiles of 1024 x 1024 pixels
 FINGERPRINT_BYTES = 8
 

@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from vaecodec.container import POSITION
 from vaecodec.picture import Picture
 
 __all__ = ["draw"]
 
-_SIDE = 16  # pixels of a position
 _SMALLEST, _LARGEST = 320, 4096  # pixels: a smaller picture is enlarged by a whole number
 _RELIEF = 0.3  # of the grey picture's contrast, which the colours take on
 _CLEAR = 99.5  # percentile of the numbers that has the last colour: a few may lie above it
@@ -40,13 +40,14 @@ def draw(picture: Picture, bits: NDArray[np.float64], caption: str) -> Picture:
     a bar that says which for how many, and below it `caption`.
     """
     height, width = picture.pixels.shape[:2]
-    sides = ((side - np.arange(0, side, _SIDE)).clip(max=_SIDE) for side in (height, width))
+    sides = ((side - np.arange(0, side, POSITION)).clip(max=POSITION) for side in (height, width))
     values = bits / np.outer(*sides)
     top = _top(float(np.percentile(values, _CLEAR)))
     cells = _colours()[(255 * (values / top).clip(0, 1)).round().astype(np.uint8)]
     scale = max(1, min(-(-_SMALLEST // min(height, width)), _LARGEST // max(height, width)))
     rows = (
-        _row(picture.pixels[_SIDE * k : _SIDE * (k + 1)], row, scale) for k, row in enumerate(cells)
+        _row(picture.pixels[POSITION * k : POSITION * (k + 1)], row, scale)
+        for k, row in enumerate(cells)
     )
     image = Image.fromarray(np.concatenate(list(rows)))
     return Picture(np.asarray(_framed(image, top, float(values.max()) > top, caption)))
@@ -55,7 +56,7 @@ def draw(picture: Picture, bits: NDArray[np.float64], caption: str) -> Picture:
 def _row(pixels: NDArray[np.uint8], colours: Colours, scale: int) -> NDArray[np.uint8]:
     """Return a row of positions, uint8 (16 * scale, W * scale, 3), from its pixels and colours."""
     grey = pixels.mean(2, keepdims=True, dtype=np.float32)
-    over = colours.repeat(_SIDE, 0)[: grey.shape[1]]
+    over = colours.repeat(POSITION, 0)[: grey.shape[1]]
     mixed = (over + _RELIEF * (grey - 128)).clip(0, 255).round().astype(np.uint8)
     row: NDArray[np.uint8] = mixed.repeat(scale, 0).repeat(scale, 1)
     return row

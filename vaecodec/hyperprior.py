@@ -20,7 +20,7 @@ from vaecodec.container import Colour, Header
 from vaecodec.entropy import Step, TileDecoder, encode_tile
 from vaecodec.errors import FormatError, ImageError
 from vaecodec.latents import Quality
-from vaecodec.priors import SIDE_STRIDE, Conditions, HyperPrior, QualityTables, Take
+from vaecodec.priors import Conditions, HyperPrior, QualityTables, Take
 from vaecodec.rates import CodeLengths
 from vaecodec.roi import QualityMap
 from vaecodec.runtime import Device, Graph
@@ -212,7 +212,7 @@ class Hyperprior:
 
     def side_information(self, y: NDArray[np.float32], quality: Quality) -> NDArray[np.float32]:
         """Return z before rounding, float32 (Z, ceil(h/4), ceil(w/4))."""
-        padding = [(0, 0), *((0, -side % SIDE_STRIDE) for side in y.shape[1:])]
+        padding = [(0, 0), *((0, -side % latents.SIDE_STRIDE) for side in y.shape[1:])]
         with self.watch("side"):
             (z,) = self.graph("side")(y=np.pad(y, padding)[None])
         z *= latents.between_levels(self._gains["z_gain"], latents.side_quality(quality))

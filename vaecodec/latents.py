@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vaecodec.container import MAX_QUALITY
+from vaecodec.container import MAX_QUALITY, POSITION, TILE_UNIT
 
 QUALITY_MAX = MAX_QUALITY
 """Quality is held in 1/64 of a step: 0..6400 stands for `--quality` 0..100."""
 
 QUALITY_UNIT = QUALITY_MAX // 100
+
+SIDE_STRIDE = TILE_UNIT // POSITION
+"""Side information has one position for so many of latents, each way."""
 
 MEAN_UNIT = 16
 """Means of latents are integers in 1/16 of a quantisation step."""

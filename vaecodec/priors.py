@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vaecodec import latents
-from vaecodec.latents import Quality
+from vaecodec.latents import SIDE_STRIDE, Quality
 from vaecodec.runtime import Graph
 
 Take = Callable[[NDArray[np.float32], NDArray[np.uint8], NDArray[np.intp]], NDArray[Any]]
@@ -24,9 +24,6 @@ Take = Callable[[NDArray[np.float32], NDArray[np.uint8], NDArray[np.intp]], NDAr
 means: float32 (n,), integers in 1/16 of a quantisation step; rows: uint8 (n,); positions: intp
 (n,), into the flattened latents (C, h, w). Returns int32 (n,); for y, a search may return float32.
 """
-
-SIDE_STRIDE = 4
-"""Side information has one position for 4 x 4 positions of latents."""
 
 _KEPT = 4
 """Sizes of tiles whose positions are kept: those of one image, each of them 10 MB or less."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vaecodec.bundle import Bundle
-from vaecodec.container import Header
+from vaecodec.container import POSITION, Header
 from vaecodec.entropy import Step
 from vaecodec.errors import ModelError
 from vaecodec.latents import QUALITY_MAX, Quality
@@ -208,7 +208,7 @@ def _inside(header: Header) -> Real:
     """Return the share of each 8x8 block that lies inside the image: float32 (2h, 2w)."""
     shares = []
     for side in (header.height, header.width):
-        starts = np.arange(0, -(-side // 16) * 16, BLOCK)
+        starts = np.arange(0, -(-side // POSITION) * POSITION, BLOCK)
         shares.append(((side - starts) / BLOCK).clip(0, 1))
     return np.outer(*shares).astype(np.float32)
 

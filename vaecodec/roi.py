@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vaecodec.container import MAX_QUALITY
+from vaecodec.container import MAX_QUALITY, POSITION
 from vaecodec.errors import FormatError, ImageError
 
 __all__ = ["DEPTH", "QualityMap", "map_of_mask", "pack_map", "read_map"]
@@ -21,7 +21,6 @@ DEPTH = MAX_QUALITY // 2
 """How much lower the quality is where a mask is black, in 1/64 of a step."""
 
 _LEVELS = 15  # 0 is the quality of the header
-_SIDE = 16  # pixels of a position
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,9 +52,9 @@ def map_of_mask(mask: NDArray[np.uint8], height: int, width: int) -> QualityMap 
         raise ImageError(
             f"the mask has {found} pixels, the image {width}x{height}; make them equal"
         )
-    padded = np.pad(mask, ((0, -height % _SIDE), (0, -width % _SIDE)), "edge")
-    rows, columns = (side // _SIDE for side in padded.shape)
-    white = padded.reshape(rows, _SIDE, columns, _SIDE).mean((1, 3)) / 255
+    padded = np.pad(mask, ((0, -height % POSITION), (0, -width % POSITION)), "edge")
+    rows, columns = (side // POSITION for side in padded.shape)
+    white = padded.reshape(rows, POSITION, columns, POSITION).mean((1, 3)) / 255
     levels = np.rint(_LEVELS * (1 - white)).astype(np.uint8)
     return QualityMap(levels) if levels.any() else None
 

@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vaecodec.container import POSITION
+from vaecodec.latents import SIDE_STRIDE
+
 if TYPE_CHECKING:
     from vaecodec.bundle import Bundle
     from vaecodec.layouts import Decoding
@@ -23,9 +26,7 @@ class Free(int):
 _H, _W = Free(8), Free(12)
 """Positions of latents of the trial: multiples of what side information takes together."""
 
-_POSITION = 16  # pixels of its side
 _BLOCK = 8  # pixels of a side of what the search weighs
-_SIDE = 4  # positions of latents that one of side information stands for, each way
 
 _N = Free(3)
 """Images of the trial, of a family that takes several."""
@@ -75,10 +76,10 @@ def _scaled(side: int, factor: int) -> Free:
 def _hyperprior(decoding: Decoding, features: int) -> dict[str, Role]:
     """Return the roles of the family "hyperprior"; features: channels of what hyper.onnx gives."""
     y, each = _per_position(decoding["channels"]), _per_channel(decoding["channels"])
-    pixels: Value = "uint8", (1, _scaled(_H, _POSITION), _scaled(_W, _POSITION), 3)
-    blocks = _scaled(_H, _POSITION // _BLOCK), _scaled(_W, _POSITION // _BLOCK)
+    pixels: Value = "uint8", (1, _scaled(_H, POSITION), _scaled(_W, POSITION), 3)
+    blocks = _scaled(_H, POSITION // _BLOCK), _scaled(_W, POSITION // _BLOCK)
     weight: Value = "float32", (1, 1, *blocks)
-    z: Value = "float32", (1, decoding["side"], Free(_H // _SIDE), Free(_W // _SIDE))
+    z: Value = "float32", (1, decoding["side"], Free(_H // SIDE_STRIDE), Free(_W // SIDE_STRIDE))
     common = {"features": _per_position(features), "offset": each, "sigma4": each}
     seen = {"y16": y, "inverse": each}
     coded = {"mean": y, "row": ("uint8", y[1])}

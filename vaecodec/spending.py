@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from vaecodec.container import Header
 from vaecodec.entropy import FrequencyTables, TileDecoder
-from vaecodec.latents import Quality
-from vaecodec.priors import SIDE_STRIDE, HyperPrior
+from vaecodec.latents import SIDE_STRIDE, Quality
+from vaecodec.priors import HyperPrior
 from vaecodec.rates import CodeLengths
 
 __all__ = ["Accountable", "bits_of_tile"]

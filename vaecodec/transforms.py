@@ -10,13 +10,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from vaecodec.container import Header, tile_boxes
+from vaecodec.container import POSITION, Header, tile_boxes
 from vaecodec.runtime import Graph
 from vaecodec.stages import Watch
 from vaecodec.windows import Window, windows2d
-
-STRIDE = 16
-"""Pixels per latent position, each way."""
 
 WINDOW = 1024
 """Side of the windows in pixels."""
@@ -29,9 +26,9 @@ def analyse(
 
     graph: the encoder. halo: positions that it sees beyond an output, each way.
     """
-    height, width = (-(-side // STRIDE) for side in pixels.shape[:2])
+    height, width = (-(-side // POSITION) for side in pixels.shape[:2])
     y = np.empty((channels, height, width), np.float32)
-    for rows, columns in windows2d(height, width, WINDOW // STRIDE, halo):
+    for rows, columns in windows2d(height, width, WINDOW // POSITION, halo):
         with watch("encoder"):
             (result,) = graph(pixels=cut(pixels, rows, columns)[None])
         y[:, rows.place, columns.place] = result[0, :, rows.inside, columns.inside]
@@ -44,8 +41,8 @@ def synthesise(graph: Graph, halo: int, y: NDArray[np.float32], watch: Watch) ->
     graph: the decoder. halo: as in `analyse`.
     """
     height, width = y.shape[1:]
-    pixels = np.empty((height * STRIDE, width * STRIDE, 3), np.uint8)
-    for rows, columns in windows2d(height, width, WINDOW // STRIDE, halo):
+    pixels = np.empty((height * POSITION, width * POSITION, 3), np.uint8)
+    for rows, columns in windows2d(height, width, WINDOW // POSITION, halo):
         part = np.ascontiguousarray(y[:, rows.read, columns.read])
         with watch("decoder"):
             (result,) = graph(y=part[None])
@@ -56,7 +53,7 @@ def synthesise(graph: Graph, halo: int, y: NDArray[np.float32], watch: Watch) ->
 
 def scaled(positions: slice) -> slice:
     """Return the pixels of a range of latent positions."""
-    return slice(positions.start * STRIDE, positions.stop * STRIDE)
+    return slice(positions.start * POSITION, positions.stop * POSITION)
 
 
 def cut(pixels: NDArray[np.uint8], rows: Window, columns: Window) -> NDArray[np.uint8]:
@@ -74,11 +71,11 @@ def cut(pixels: NDArray[np.uint8], rows: Window, columns: Window) -> NDArray[np.
 def tile_slices(header: Header) -> list[tuple[slice, slice]]:
     """Return (rows, columns) of latent positions of each tile, in the order of the file."""
     return [
-        (slice(y0 // STRIDE, -(-y1 // STRIDE)), slice(x0 // STRIDE, -(-x1 // STRIDE)))
+        (slice(y0 // POSITION, -(-y1 // POSITION)), slice(x0 // POSITION, -(-x1 // POSITION)))
         for x0, y0, x1, y1 in tile_boxes(header)
     ]
 
 
 def positions(header: Header) -> tuple[int, int]:
     """Return the latent positions (h, w) of an image."""
-    return -(-header.height // STRIDE), -(-header.width // STRIDE)
+    return -(-header.height // POSITION), -(-header.width // POSITION)
