@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from vaecodec import runtime
+from vaecodec import runtime, sessions
 from vaecodec.errors import ModelError, ProviderError
 from vaecodec.runtime import Graph, cuda_problem, resolve
 
@@ -295,4 +295,4 @@ class TestCuda:
 
 def test_graphs_of_a_process_share_their_memory() -> None:
     """Else each would keep what its largest call took."""
-    assert runtime._shares_memory(runtime._onnxruntime())
+    assert sessions.shares_memory(runtime._onnxruntime())

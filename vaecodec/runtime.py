@@ -17,12 +17,13 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from vaecodec import sessions
 from vaecodec.diagnosis import captured, cuda_reason, driver_problem, one_line
 from vaecodec.errors import ModelError, ProviderError, VaecodecError
+from vaecodec.sessions import Device
 
 __all__ = ["Device", "Graph", "Provider", "cuda_problem", "resolve"]
 
-Device = Literal["cpu", "cuda"]
 Provider = Literal["auto", "cpu", "cuda"]
 
 WHEELS = ("onnxruntime", "onnxruntime_gpu")
@@ -31,24 +32,6 @@ WHEELS = ("onnxruntime", "onnxruntime_gpu")
 _INSTALL = "pip install 'vaecodec[cpu]', or pip install 'vaecodec[gpu]' for CUDA"
 _REINSTALL = f"run pip uninstall -y onnxruntime onnxruntime-gpu, then {_INSTALL}"
 _CUDA_INSTALL = "run pip uninstall -y onnxruntime, then pip install 'vaecodec[gpu]'"
-
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-_CUDA_OPTIONS = {
-    # Full float32: pixels then differ from a CPU's by the order of sums alone, as between two
-    # CPUs. TF32 keeps 11 bits, and would save little in networks this small.
-    "use_tf32": "0",
-    # The default, EXHAUSTIVE, tunes anew for every shape, and images have many.
-    "cudnn_conv_algo_search": "HEURISTIC",
-    # The default doubles the memory it holds each time, on a card that others use too.
-    "arena_extend_strategy": "kSameAsRequested",
-}
-_LEVELS = {
-    "none": "ORT_DISABLE_ALL",
-    "basic": "ORT_ENABLE_BASIC",
-    "extended": "ORT_ENABLE_EXTENDED",
-    "all": "ORT_ENABLE_ALL",
-}
-_ERROR, _FATAL = 3, 4  # severities of its log; nothing is logged as fatal but a crash
 
 # float32 x (1, 1, 2, 2) -> Conv -> ConvTranspose -> y (1, 1, 2, 2), both with a 2x2 kernel of ones:
 # what a photo bundle needs of cuDNN, which ONNX Runtime loads only when a convolution runs.
@@ -97,7 +80,9 @@ def cuda_problem() -> str | None:
     """
     runtime = _onnxruntime()
     # get_available_providers() lists what was compiled in, which proves nothing by being there.
-    if not (runtime.cuda_version or _PROVIDERS["cuda"] in runtime.get_available_providers()):
+    if not (
+        runtime.cuda_version or sessions.PROVIDERS["cuda"] in runtime.get_available_providers()
+    ):
         if sys.platform == "darwin":
             return "there is no CUDA on macOS"
         return f"the CPU build of ONNX Runtime is installed; {_CUDA_INSTALL}"
@@ -139,19 +124,19 @@ class Graph:
             raise ValueError(f"a graph runs on cpu or cuda, not {provider!r}: call resolve() first")
         resolve(provider)
         runtime = _onnxruntime()
-        options = _options(runtime, threads, level)
-        if provider == "cpu" and _shares_memory(runtime):
+        options = sessions.options(runtime, threads, level)
+        if provider == "cpu" and sessions.shares_memory(runtime):
             options.add_session_config_entry("session.use_env_allocators", "1")
         if weights:
-            _lend(options, weights)
+            sessions.lend(runtime, options, weights)
         data = model if isinstance(model, bytes) else _read(model)
         self._name = "a graph of the model" if isinstance(model, bytes) else str(model)
         self._provider = provider
         try:
-            self._session = _session(runtime, data, options, provider)
+            self._session = sessions.begin(runtime, data, options, provider)
         except Exception as error:  # noqa: BLE001 - its errors have no other base in common
             raise self._failure("loaded", error) from None
-        if _PROVIDERS[provider] not in self._session.get_providers():
+        if sessions.PROVIDERS[provider] not in self._session.get_providers():
             raise ProviderError(f"ONNX Runtime did not take {provider} for {self._name}")
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if odd := [x.name for x in (*inputs, *outputs) if not x.type.startswith("tensor(")]:
@@ -198,26 +183,9 @@ def _onnxruntime() -> Any:
             "of ONNX Runtime only an empty folder is left, as when one of its two wheels was "
             f"uninstalled while both were there: {_REINSTALL}"
         )
-    onnxruntime.set_default_logger_severity(_FATAL)
+    onnxruntime.set_default_logger_severity(sessions.FATAL)
     onnxruntime.disable_telemetry_events()  # for versions that do not know the variable
     return onnxruntime
-
-
-@cache
-def _shares_memory(runtime: Any) -> bool:
-    """Let all graphs of the process take their memory from one place; return whether they can.
-
-    One graph runs after the other, and each would keep what its largest call took: 1049 MiB instead
-    of 646 to encode 6 megapixels at the default effort.
-    """
-    try:
-        place = runtime.OrtMemoryInfo(
-            "Cpu", runtime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, runtime.OrtMemType.DEFAULT
-        )
-        runtime.create_and_register_allocator(place, runtime.OrtArenaCfg({}))
-    except Exception:  # noqa: BLE001 - it is there already, or this version knows no such thing
-        return False
-    return True
 
 
 def _broken(error: Exception) -> ProviderError:
@@ -239,59 +207,6 @@ def _refuse_both_wheels(runtime: Any) -> None:
         )
 
 
-def _options(runtime: Any, threads: int | None, level: str) -> Any:
-    if threads is not None and threads < 1:
-        raise ValueError(f"{threads} threads; at least 1 is needed")
-    if level not in _LEVELS:
-        raise ValueError(f"level {level!r} is none of {', '.join(_LEVELS)}")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = _default_threads() if threads is None else threads
-    options.inter_op_num_threads = 1
-    # What a call took is kept for the next one, which saves a gradient half of its time. A plan of
-    # it, one block for each shape beside what the first call took, would double that.
-    options.enable_mem_pattern = False
-    options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
-    options.graph_optimization_level = getattr(runtime.GraphOptimizationLevel, _LEVELS[level])
-    options.log_severity_level = _FATAL
-    # Each graph has threads of its own. Left to spin after a call, they take the cores from the
-    # next graph: a 768x512 picture then encodes in 151 ms instead of 51 (two cores). Nor do they
-    # spin within one: as fast on an idle machine, and on a busy one it saves a quarter.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Weights in other files are looked for where none can be: a model reads nothing but itself.
-    options.add_session_config_entry(
-        "session.model_external_initializers_file_folder_path", os.devnull
-    )
-    return options
-
-
-def _lend(options: Any, weights: Mapping[str, bytes]) -> None:
-    """Let a session take weights from files in memory. Raises ProviderError where it cannot."""
-    try:
-        lend = options.add_external_initializers_from_files_in_memory
-    except AttributeError:
-        raise ProviderError(
-            f"this needs ONNX Runtime 1.24 or newer; {_onnxruntime().__version__} is installed: "
-            "upgrade it, or encode with --effort 0"
-        ) from None
-    lend(list(weights), list(weights.values()), [len(content) for content in weights.values()])
-
-
-def _default_threads() -> int:
-    """Return 0, ONNX Runtime's own choice, unless the process is kept from some of the cores."""
-    if sys.platform != "linux":
-        return 0
-    usable = len(os.sched_getaffinity(0))
-    return usable if usable < (os.cpu_count() or 1) else 0
-
-
-def _session(runtime: Any, data: bytes, options: Any, provider: Device) -> Any:
-    providers: list[Any] = [_PROVIDERS["cpu"]]
-    if provider == "cuda":
-        providers.insert(0, (_PROVIDERS["cuda"], _CUDA_OPTIONS))
-    # Its fallback would print to stdout and try again on the CPU.
-    return runtime.InferenceSession(data, options, providers=providers, enable_fallback=False)
-
-
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
@@ -303,15 +218,16 @@ def _session_problem(runtime: Any) -> str | None:
     """Return what keeps a session from running convolutions on CUDA, by trying it."""
     failure = ""
     with captured() as log:
-        runtime.set_default_logger_severity(_ERROR)  # names the library that is missing
+        runtime.set_default_logger_severity(sessions.ERROR)  # names the library that is missing
         try:
             runtime.preload_dlls()  # NVIDIA's libraries where pip put them
-            session = _session(runtime, _PROBE, _options(runtime, 1, "all"), "cuda")
+            options = sessions.options(runtime, 1, "all")
+            session = sessions.begin(runtime, _PROBE, options, "cuda")
             session.run(None, {"x": np.ones((1, 1, 2, 2), np.float32)})
-            if _PROVIDERS["cuda"] in session.get_providers():
+            if sessions.PROVIDERS["cuda"] in session.get_providers():
                 return None
         except Exception as error:  # noqa: BLE001 - as in Graph; told to the caller
             failure = str(error)
         finally:
-            runtime.set_default_logger_severity(_FATAL)
+            runtime.set_default_logger_severity(sessions.FATAL)
     return cuda_reason(failure, "\n".join(log), runtime.cuda_version or "")
