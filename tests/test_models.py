@@ -1,10 +1,12 @@
 """Models are packed, sent, added and removed; what is packed oddly is refused in one line."""
 
 import json
+import os
 import shutil
 import stat
 import struct
 import sys
+import time
 import warnings
 import zipfile
 from contextlib import suppress
@@ -185,6 +187,18 @@ def test_a_model_that_another_builds_on_is_removed_only_by_force(tmp_path, tiny,
     runs("models", "add", sent)
     runs("models", "remove", "tiny", "--force")
     assert [path.name for path in home.iterdir()] == ["child"]
+
+
+def test_what_killed_processes_left_goes_a_week_later(home):
+    with store.drafting(home):
+        pass
+    for name, days in ((".draft-old", 8), (".draft-new", 6), ("model", 8)):
+        (home / name / "bundle").mkdir(parents=True)
+        then = time.time() - days * 86_400
+        os.utime(home / name, (then, then))
+    with store.drafting(home) as folder:
+        assert folder.parent == home
+    assert sorted(path.name for path in home.iterdir()) == [".draft-new", "model"]
 
 
 def test_an_installation_that_is_killed_leaves_no_model(sent, home, monkeypatch):

@@ -153,6 +153,7 @@ def test_errors_are_one_line(place, tmp_path, tiny, capsys):
     assert "no model" in fails(capsys, "evaluate", "photo-0", images)
     assert "0 images" in fails(capsys, "evaluate", tiny, empty)
     assert "no image" in fails(capsys, "exact", tiny, empty)
+    assert "has no prior that runs" in fails(capsys, "exact", "mnist-conv-2d", empty)
     reference = tmp_path / "reference.json"
     reference.write_text('{"codecs": {"old": {}}}')
     assert "has no codec new; it has old" in fails(

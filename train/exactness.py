@@ -46,6 +46,11 @@ def compare(
     Returns 0 where all agree, else 1. Raises ValueError where there is no image to compare on.
     """
     codec = Codec(model, "cpu")
+    if codec.bundle.manifest["family"] != "hyperprior":
+        raise ValueError(
+            f"{codec.bundle.name} has no prior that runs: its files are read by tables alone, and "
+            "there is nothing to compare. Name a model of photographs"
+        )
     images = image_files(folders)[:count]
     if not images:
         raise ValueError(f"no image in {', '.join(map(str, folders))} to compare on")

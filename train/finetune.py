@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +32,7 @@ from train.progress import say
 from train.recipes import Data, Recipe
 from train.release import claims_image
 from train.schedule import Plan
-from vaecodec import difference, received
+from vaecodec import difference, received, store
 from vaecodec.bundle import Bundle, available, fingerprint
 from vaecodec.codec import Codec
 from vaecodec.manifest import is_model_name
@@ -109,11 +108,10 @@ def finetune(plan: Finetuning, images: Images) -> tuple[Path, str]:
     nothing, where the model is no better on the images held out than the one it came from.
     """
     refuse(plan)
-    plan.out.mkdir(parents=True, exist_ok=True)
     # Two folders deep, where no bundle is looked for: a run that is killed leaves none. Made, and
     # measured on, before the training: what cannot be written or read is known then.
-    with tempfile.TemporaryDirectory(prefix=".draft-", dir=plan.out) as place:
-        draft = Path(place) / plan.name
+    with store.drafting(plan.out) as place:
+        draft = place / plan.name
         standing = measured(Codec(plan.base, "cpu"), images.held_out)
         _write(plan, _train(plan, images), draft)
         bundle = Bundle.open(draft)

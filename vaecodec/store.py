@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from shutil import rmtree
 from tempfile import TemporaryDirectory
+from time import time
 from typing import NamedTuple
 
 from vaecodec import packs, received
@@ -18,8 +20,10 @@ from vaecodec.bundle import Bundle, available
 from vaecodec.errors import ModelError
 from vaecodec.places import MANIFEST, directories, search_path
 
-__all__ = ["Added", "add", "home", "pack", "remove"]
+__all__ = ["Added", "add", "drafting", "home", "pack", "remove"]
 
+_DRAFT = ".draft-"  # what directories that bundles are made in begin with
+_ABANDONED = 7 * 86_400  # seconds: no training takes as long
 _REASON_LENGTH = 300  # characters: some of what is told is from the bundle itself
 
 
@@ -42,7 +46,9 @@ def add(source: Path) -> Added:
     installed then. OSError where `source` cannot be read or the data directory not be written.
     """
     files = packs.read(source)
-    with _draft() as draft:
+    with drafting(home()) as folder:
+        draft = folder / "bundle"
+        draft.mkdir()
         for name, content in files.items():
             (draft / name).write_bytes(content)
         found = _verified(draft, source, files.keys())
@@ -50,7 +56,7 @@ def add(source: Path) -> Added:
         if known := _at_hand(found, target):
             return Added(known, False)
         if (target / MANIFEST).is_file():  # damaged
-            target.rename(draft.with_name("replaced"))
+            target.rename(folder / "replaced")
         draft.rename(target)
     return Added(Bundle.open(target), True)
 
@@ -77,19 +83,25 @@ def remove(name: str, *, force: bool = False) -> Path:
             f"{name} is what {', '.join(others)} builds on, which cannot be used without it; "
             "-f/--force removes it all the same"
         )
-    with _draft() as draft:
-        found[0].rename(draft.with_name("removed"))
+    with drafting(home()) as folder:
+        found[0].rename(folder / "removed")
     return found[0]
 
 
 @contextmanager
-def _draft() -> Iterator[Path]:
-    """Give an empty directory beside the installed models; it goes unless it is renamed."""
-    home().mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".draft-", dir=home(), ignore_cleanup_errors=True) as folder:
-        draft = Path(folder) / "bundle"
-        draft.mkdir()
-        yield draft
+def drafting(place: Path) -> Iterator[Path]:
+    """Give an empty directory in a directory of bundles, to make one in; it goes in the end.
+
+    `place` is made where it is not there. What killed processes left in it, a week ago or longer,
+    goes too.
+    """
+    place.mkdir(parents=True, exist_ok=True)
+    for left in place.glob(f"{_DRAFT}*"):
+        with suppress(OSError):
+            if time() - left.stat().st_mtime > _ABANDONED:
+                rmtree(left, ignore_errors=True)
+    with TemporaryDirectory(prefix=_DRAFT, dir=place, ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
 
 
 def _verified(draft: Path, source: Path, names: Iterable[str]) -> Bundle:
