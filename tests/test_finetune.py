@@ -22,7 +22,7 @@ from train import adopt, compare, derive, export, finetune, holdout, moves  # no
 from train.__main__ import main  # noqa: E402
 from train.loop import Trainer  # noqa: E402
 from train.optim import LINEAR  # noqa: E402
-from train.recipes import Data, Model  # noqa: E402
+from train.recipes import Data, Loss, Model  # noqa: E402
 from train.release import release  # noqa: E402
 from vaecodec import difference  # noqa: E402
 from vaecodec.bundle import Bundle, available, find  # noqa: E402
@@ -37,7 +37,8 @@ def models(tmp_path_factory):
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("base")
     model = Model(24, 4, 16, 16, 2, 3, (1, 1), (1, 1), 0.25, 0.5)
-    chosen = recipe(model=model, data=Data(128, 2, (1.0,)))
+    loss = Loss(0.0008, 0.25, 0.02, "logistic")
+    chosen = recipe(model=model, data=Data(128, 2, (1.0,)), loss=loss)
     trainer = Trainer(chosen, [photographs(folder / "images", 300)], folder / "run")
     trainer.start()
     for _ in range(30):

@@ -32,6 +32,7 @@ def test_a_recipe_file_is_the_recipe(tmp_path):
         ("steps = 2", "steps = 3", "1, 2 or 4"),
         ("levels = 3", "levels = 1", "2 or more"),
         ("width = 8", "breadth = 8", "breadth"),
+        ("first_step = 0.02", "first_step = 0.02\ndensity = 'laplace'", "gaussian or logistic"),
         ("[loss]", "[costs]", r"no \[loss\]"),
         ("seed = 3", "", "seed"),
         ("seed = 3", "seed = = 3", "Invalid"),
