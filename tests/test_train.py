@@ -222,6 +222,20 @@ def test_the_average_follows_the_weights(trainer):
         assert torch.allclose(value, expected[name], atol=1e-6)
 
 
+def test_the_average_forgets_faster_where_rates_are_low(trainer):
+    """Annealed weights have little noise left: at the end of a decay the average is they."""
+    kept = []
+    for rate in (1.0, 0.5, 1e-3, 0.0):
+        average = Average(trainer.model, 0.99)
+        before = parameters(trainer)
+        trainer.one_step(1.0)
+        average.update(trainer.model, 1000, rate)
+        name, now = next(iter(parameters(trainer).items()))
+        moved = (average.values[name] - before[name]).norm() / (now - before[name]).norm()
+        kept.append(1 - moved.item())
+    assert kept == pytest.approx([0.99, 0.98, 0.0, 0.0], abs=1e-3)
+
+
 def test_the_model_has_its_own_weights_again_after_a_failure(trainer):
     losses(trainer, 3)
     own, average = parameters(trainer), {n: v.clone() for n, v in trainer.average.values.items()}

@@ -173,7 +173,7 @@ class Trainer:
         for optimiser in self.optimisers:
             optimiser.step()
             optimiser.zero_grad()
-        self.average.update(self.model, self.step)
+        self.average.update(self.model, self.step, factor)
         self.step += 1
         self.pixels += math.prod(batch[0].shape[:3]) * self.world
         return loss.detach(), output

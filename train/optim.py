@@ -136,7 +136,9 @@ class Average:
     """Exponential moving average of parameters: the weights that are evaluated and released.
 
     The decay grows with the number of steps, min(decay, (1 + n) / (10 + n)), so that early
-    averages do not remember the start.
+    averages do not remember the start. What it leaves out is divided by the share of the rates that
+    a step is taken at: annealed weights have little noise left to average, and are ahead of those
+    of a thousand steps before (docs/experiments.md).
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -144,9 +146,13 @@ class Average:
         self.values = {n: p.detach().clone() for n, p in model.named_parameters()}
 
     @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
-        """Move the averages towards the model's parameters, as they are after `step`."""
+    def update(self, model: nn.Module, step: int, rate: float = 1.0) -> None:
+        """Move the averages towards the model's parameters, as they are after `step`.
+
+        rate: the share of the rates that the step was taken at.
+        """
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
+        weight = weight / rate if rate > weight else 1.0
         params = dict(model.named_parameters())
         torch._foreach_lerp_(
             list(self.values.values()), [params[n].detach() for n in self.values], weight
