@@ -43,11 +43,11 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m train",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Train vaecodec's models: RECIPE -> weights -> bundle.\n\n"
-        "  python -m train fit photo-2 IMAGES --out runs/photo-2 --minutes 60 --anneal 0.4\n"
-        "  python -m train export runs/photo-2 --name mine --choose IMAGES\n"
+        "  python -m train fit photo-3 IMAGES --out runs/photos --minutes 60 --anneal 0.4\n"
+        "  python -m train export runs/photos --name mine --choose IMAGES\n"
         "  python -m train evaluate exported/mine IMAGES\n"
         "  python -m train fit mnist-conv-2d MNIST --out runs/mnist-conv-2d\n"
-        "  python -m train finetune --from photo-2 FOLDER --minutes 20 --name mine",
+        "  python -m train finetune --from photo-3 FOLDER --minutes 20 --name mine",
         epilog="IMAGES are folders, searched with their subfolders; for a gaussian recipe, the one "
         "that holds the files it names. MODEL is a bundle's name or directory. Exit status: 0 "
         "done, 1 not done and why in one line on stderr, 2 wrong usage, 130 Ctrl-C.",

@@ -69,7 +69,8 @@ def _continue_with(trainer: Trainer, model: str) -> None:
     from vaecodec.bundle import find
 
     bundle = find(model)
-    recipe, progress = adopt.recipe_of(bundle), bundle.manifest["training"]
+    recipe, training = adopt.recipe_of(bundle), bundle.manifest["training"]
+    progress = {key: training.get(key, 0) for key in ("steps", "pixels", "minutes")}
     trainer.continue_with(adopt.network_of(bundle), recipe, progress, bundle.name)
 
 

@@ -2,7 +2,7 @@
 
     data = vaecodec.encode(image, quality=60)      # a Pillow image or a uint8 array -> bytes
     image = vaecodec.decode(data)                  # bytes -> Pillow image
-    codec = vaecodec.Codec("photo-2", provider="cuda", threads=4)    # for repeated use
+    codec = vaecodec.Codec("photo-3", provider="cuda", threads=4)    # for repeated use
 
 Nothing heavy is imported until one of these names is used.
 """

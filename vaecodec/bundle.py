@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from vaecodec.tables import FrequencyTables
 
-DEFAULT_MODEL = "photo-2"
+DEFAULT_MODEL = "photo-3"
 FORMAT = 1
 """The version of bundles that this vaecodec reads."""
 

@@ -71,7 +71,7 @@ model = click.option(
     metavar="NAME|DIR",
     shell_complete=model_names,
     help="The model: a name that `vaecodec models` lists, or the directory of a bundle. "
-    "[default: photo-2]",
+    "[default: photo-3]",
 )
 where_to_look = click.option(
     "--model",
