@@ -113,11 +113,21 @@ def test_the_proof_holds_for_what_the_graphs_reach():
         assert features.max() <= 255
 
 
-def test_a_layer_too_wide_for_float32_is_refused():
+def test_a_layer_too_wide_for_seven_bits_has_fewer():
     decoder = HyperDecoder(1024, 4)
     nn.init.constant_(decoder.enter.weight, 127 / 64)
-    with pytest.raises(ValueError, match=r"can reach 33\d+, above 2\*\*24"):
-        bounds.prove(graphs.hyper_graph(decoder))
+    assert decoder.enter.exponents().tolist() == [-4] * 4  # -6 would be seven bits
+    assert bounds.prove(graphs.hyper_graph(decoder)) < 2**24
+
+
+def test_a_weak_row_does_not_make_the_sums_of_strong_ones_too_large():
+    step = Step(2, 64, 64, context=False)
+    nn.init.constant_(step.heads.weight, 1.0)
+    nn.init.constant_(step.heads.weight[0], 2.0**-9)
+    strong, weak = -6, -15
+    assert step.heads.exponents()[1] == strong
+    assert weak < step.heads.exponents()[0] < strong
+    assert bounds.prove(graphs.step_graph(step, 64, context=False)) < 2**24
 
 
 def test_a_bias_too_large_for_float32_is_refused():

@@ -24,7 +24,6 @@ from train.prior import (
     HyperDecoder,
     IntConv,
     Step,
-    weight_exponents,
 )
 from vaecodec import latents
 
@@ -88,7 +87,7 @@ def serialise(graph: onnx.GraphProto) -> bytes:
 
 def int_conv(g: GraphBuilder, layer: IntConv, x: str, unit: int) -> str:
     """Add an integer convolution whose output is integers over `unit` (input: over 32)."""
-    exponent = weight_exponents(layer.weight).double()
+    exponent = layer.exponents().double()
     step = np.exp2(exponent.numpy())
     weight = np.floor(layer.weight.detach().double().numpy() / step[:, None, None, None] + 0.5)
     weight = weight.clip(-WEIGHT_MAX, WEIGHT_MAX)

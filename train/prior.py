@@ -26,6 +26,8 @@ HEAD_UNIT = latents.ROW_UNIT * 8
 one standard deviation of the mean."""
 HEAD_MAX = 2047
 WEIGHT_MAX = 127
+LARGEST_SUM = 0.75 * 2**24
+"""Of products, in units of a layer's finest row; the rest of the 24 bits is for biases."""
 
 
 def round_ste(x: Tensor) -> Tensor:
@@ -55,12 +57,6 @@ def clamp(x: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
     return _Clamp.apply(x, low, high)
 
 
-def weight_exponents(weight: Tensor) -> Tensor:
-    """Return per output channel the exponent e of the step 2**e that gives weights seven bits."""
-    largest = weight.detach().abs().flatten(1).amax(1).clamp_min(2.0**-8)
-    return torch.ceil(torch.log2(largest / WEIGHT_MAX))
-
-
 class IntConv(nn.Conv2d):
     """A convolution whose weights are integers in -127..127 times a power of two per channel.
 
@@ -69,12 +65,26 @@ class IntConv(nn.Conv2d):
     """
 
     exact = True
+    signed = False
+    """Inputs can be below zero."""
+
+    def exponents(self) -> Tensor:
+        """Return per output channel the exponent e of the step 2**e that gives weights seven bits.
+
+        Rows far weaker than the strongest get fewer: before they are rounded, the sums of all rows
+        are bounded in the unit of the finest one, in which float32 has to hold them.
+        """
+        weight = self.weight.detach().flatten(1)
+        largest = weight.abs().amax(1).clamp_min(2.0**-8)
+        signs = (weight.abs(),) if self.signed else (weight.clamp_min(0), -weight.clamp_max(0))
+        reach = max(part.sum(1).max() for part in signs) * ACTIVATION_MAX
+        return torch.ceil(torch.log2(torch.maximum(largest / WEIGHT_MAX, reach / LARGEST_SUM)))
 
     def forward(self, x: Tensor) -> Tensor:
         weight, bias = self.weight, self.bias
         assert bias is not None
         if self.exact:
-            step = torch.exp2(weight_exponents(weight)).view(-1, 1, 1, 1)
+            step = torch.exp2(self.exponents()).view(-1, 1, 1, 1)
             weight = clamp(round_ste(weight / step), -WEIGHT_MAX, WEIGHT_MAX) * step
             unit = step.view(-1) / ACTIVATION_UNIT
             bias = round_ste(bias / unit) * unit
@@ -110,6 +120,7 @@ class HyperDecoder(nn.Module):
     def __init__(self, side: int, width: int) -> None:
         super().__init__()
         self.enter = IntConv(side, width, 1)
+        self.enter.signed = True
         self.up1 = IntConv(width, 4 * width, 1)
         self.mix1 = IntConv(width, width, 3, padding=1, groups=width)
         self.up2 = IntConv(width, 4 * width, 1)
@@ -131,6 +142,7 @@ class Step(nn.Module):
         super().__init__()
         self.channels = channels
         self.enter = IntConv(width + (channels if context else 0), hidden, 1)
+        self.enter.signed = context
         self.mix = IntConv(hidden, hidden, 3, padding=1, groups=hidden)
         self.inner = IntConv(hidden, hidden, 1)
         self.heads = IntConv(hidden, 2 * channels, 1)
