@@ -47,7 +47,8 @@ class PhotoTask:
         """network: what to train, started already; None builds the recipe's, untrained."""
         self.recipe, self.device = recipe, device
         data, self._started = recipe.data, network is not None
-        shapes = Shapes(data.crop, data.scales, extend=self._started)
+        # Text is never upside down: pictures of one kind are tuned to as they stand.
+        shapes = Shapes(data.crop, data.scales, extend=self._started, turn=not self._started)
         self.crops = Crops(images, shapes, device, silent=rank > 0)
         torch.manual_seed(recipe.seed)
         self.model: PhotoCodec = (network or recipe.build()).to(device)
