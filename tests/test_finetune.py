@@ -1,5 +1,7 @@
 """A bundle of one's own: trained on from a released one, a difference to it, better or refused."""
 
+import copy
+import io
 import json
 import re
 import signal
@@ -21,7 +23,7 @@ from tests.training import ROOT, photographs, recipe  # noqa: E402
 from train import adopt, compare, derive, export, finetune, holdout, moves  # noqa: E402
 from train.__main__ import main  # noqa: E402
 from train.loop import Trainer  # noqa: E402
-from train.optim import LINEAR  # noqa: E402
+from train.prior import WEIGHT_MAX  # noqa: E402
 from train.recipes import Data, Loss, Model  # noqa: E402
 from train.release import release  # noqa: E402
 from vaecodec import difference  # noqa: E402
@@ -77,6 +79,8 @@ def tune(plaids, tmp_path, *more, minutes="0.05"):
 
 # Adoption
 
+TABLES = ("gains.npz", "quality.npz")
+
 
 def test_a_network_comes_out_of_its_bundle_as_it_went_in(models):
     bundle = Bundle.open(models / "small")
@@ -93,7 +97,13 @@ def test_a_network_comes_out_of_its_bundle_as_it_went_in(models):
 def test_the_released_model_comes_out_bit_by_bit():
     bundle = find("photo-1")
     files = export.files_of(adopt.network_of(bundle))
-    assert {name for name, content in files.items() if content != bundle.read(name)} == set()
+    # Of gains the logarithm is trained, and the two functions round differently on each machine.
+    assert {n for n, content in files.items() if content != bundle.read(n)} <= {*TABLES}
+    for name in TABLES:
+        new, old = (np.load(io.BytesIO(content)) for content in (files[name], bundle.read(name)))
+        assert new.keys() == old.keys()
+        for key in old:
+            np.testing.assert_allclose(new[key], old[key], rtol=1e-6 * (old[key].dtype.kind == "f"))
 
 
 def tensors(graph):
@@ -109,47 +119,80 @@ def test_a_model_of_another_family_is_refused():
 # Differences
 
 
-def test_what_moved_in_steps_comes_out_of_the_difference_as_it_was_trained(models):
+def settled(models, size):
+    """A network whose weights moved by `size` root mean squares, before and after rounding."""
     bundle = Bundle.open(models / "small")
     torch.manual_seed(0)
-    network = adopt.network_of(bundle)
-    for name, parameter in network.named_parameters():
-        parameter.requires_grad_(name not in LINEAR)
-    moves.attach(network, adopt.network_of(bundle))
+    base, network = adopt.network_of(bundle), adopt.recipe_of(bundle).build().eval()
+    network.load_state_dict(base.state_dict())
     with torch.no_grad():
         for parameter in network.parameters():
-            if parameter.requires_grad:
-                parameter += 0.2 * parameter.square().mean().sqrt() * torch.randn_like(parameter)
-    steps = moves.detach(network)
-    state, network = network.state_dict(), adopt.recipe_of(bundle).build().eval()
-    network.load_state_dict(state)
+            parameter += size * parameter.square().mean().sqrt() * torch.randn_like(parameter)
+    before = copy.deepcopy(network)
+    crops = torch.randint(0, 30, (2, 128, 128, 1)).cumsum(1).cumsum(2).expand(-1, -1, -1, 3)
+    batch = crops.to(torch.uint8), torch.tensor([20.0, 80.0])
+    seen = moves.moments(network, [batch])
+    return bundle, base, before, network, moves.settle(network, base, seen), seen
+
+
+def test_rounded_moves_come_out_of_the_difference_as_they_went_in(models):
+    bundle, _, _, network, steps, _ = settled(models, 0.02)
     assert steps.keys() == {"encoder.onnx", "decoder.onnx", "side.onnx"}
     wanted = export.files_of(network)
     found = derive.derive(bundle, wanted, steps)
     assert set(found.own) == {"quality.npz", "gains.npz"}
     assert set(found.changes) == {name for name in wanted if name.endswith(".onnx")}
-    assert found.files == wanted
-    moved = found.changes["decoder.onnx"].segments
-    assert (moved[moved[:, 2] == Kind.HALF, 1] > 0).sum() > 2
-    size = len(difference.pack({"decoder.onnx": found.changes["decoder.onnx"]}))
-    assert size < 0.5 * len(found.changes["decoder.onnx"].levels) + 20_000
+    for name, content in wanted.items():
+        if name in found.changes:
+            for new, old in zip(tensors(found.files[name]), tensors(content), strict=True):
+                np.testing.assert_array_equal(new, old, err_msg=name)
+    change = found.changes["decoder.onnx"]
+    assert (change.segments[:, 2] == Kind.HALF).sum() > 2
+    size = len(difference.pack({"decoder.onnx": change}))
+    assert size < 0.8 * len(change.levels) + 4 * len(change.words) + 4000
 
 
-def test_weights_begin_where_they_were_and_learn_in_steps(models):
-    network = adopt.network_of(Bundle.open(models / "small"))
-    layer = network.decoder.blocks8[0].widen
-    before = layer.weight.detach().clone()
-    moves.attach(network, adopt.network_of(Bundle.open(models / "small")))
-    assert torch.equal(layer.weight, before)
-    step = layer.parametrizations.weight[0].step
-    layer.weight.sum().backward()
-    original = layer.parametrizations.weight.original
-    assert torch.equal(original.grad, torch.ones_like(before))
-    with torch.no_grad():
-        original += 0.4 * step
-        assert torch.equal(layer.weight, before)
-        original += 0.2 * step
-        assert torch.allclose(layer.weight, before + step)
+def test_weights_are_whole_steps_from_those_of_the_base(models):
+    _, base, _, network, steps, _ = settled(models, 0.02)
+    name = "blocks8.0.widen"
+    step = torch.from_numpy(steps["decoder.onnx"][f"{name}.weight_half"]).view(-1, 1, 1, 1)
+    new, old = (m.decoder.get_submodule(name).weight for m in (network, base))
+    levels = (new - old) / step
+    assert torch.allclose(levels, levels.round(), atol=1e-3)
+    assert 0 < levels.abs().max() <= derive.MOST_STEPS
+
+
+def test_what_a_layer_computes_changes_less_than_with_each_move_rounded_to_the_nearest(models):
+    _, base, before, network, steps, seen = settled(models, 0.02)
+    better = []
+    for file, layers in steps.items():
+        part = {"side.onnx": "prior"}.get(file, file.removesuffix(".onnx"))
+        for layer in layers:
+            name = f"{part}.{layer.removesuffix('.weight_half')}"
+            if name.endswith("up"):  # (inputs, outputs, 2, 2)
+                continue
+            origin, free, mine = (m.get_submodule(name).weight for m in (base, before, network))
+            step = torch.from_numpy(layers[layer]).view(-1, 1, 1, 1)
+            if name.endswith("narrow"):
+                block = network.get_submodule(name.removesuffix(".narrow"))
+                step = step / block.scale.view(-1, 1, 1, 1)
+            nearest = origin + step * ((free - origin) / step).round()
+            errors = [(w - free).flatten(1).double() for w in (mine, nearest)]
+            mine, nearest = (torch.trace(e @ seen[name] @ e.mT).item() for e in errors)
+            better.append(mine / nearest)
+    assert len(better) > 8
+    assert max(better) < 1.05
+    assert np.median(better) < 0.5
+
+
+def test_integers_of_the_prior_stay_within_their_bounds(models):
+    _, base, _, network, _, _ = settled(models, 1.0)
+    layer, origin = (m.prior.steps[1].inner for m in (network, base))
+    unit = torch.exp2(origin.exponents()).view(-1, 1, 1, 1)
+    levels = (layer.weight - origin.weight) / (moves.INTEGER_STEP * unit)
+    assert torch.equal(levels, levels.round())
+    assert levels.abs().max() > 10
+    assert (layer.weight / unit).abs().max() <= WEIGHT_MAX
 
 
 def test_a_graph_of_another_shape_is_kept_whole(models):

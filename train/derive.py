@@ -1,8 +1,8 @@
 """A network's files as differences to those of the bundle that it came from.
 
-Weights that were trained in moves (`train.moves`) are a whole number of steps from where they were,
-and few of these numbers are large; the integers of the prior differ by integers. What else changed
-is kept as it is.
+Dense layers' weights are a whole number of steps from where they were (`train.moves`), and few of
+these numbers are large; the integers of the prior differ by integers. What else changed is kept as
+it is.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from vaecodec.difference import SIZES, Change, Kind, apply
 
 Steps = Mapping[str, Mapping[str, NDArray[np.float32]]]
 """File -> tensor in it -> the step of each of its rows, for half-precision weights."""
+
+MOST_STEPS = 127
+"""That a weight can move by, either way."""
 
 Part = tuple[int, Kind, float, NDArray[Any]]
 """Offset, kind, step and values of a segment."""
@@ -43,7 +46,7 @@ def derive(base: Bundle, new: Mapping[str, bytes], steps: Steps) -> Derived:
     """Return `new` files as what a difference to those of `base` can say.
 
     A graph with other numbers in the same places becomes a change; any other file is kept whole.
-    Tensors with `steps` are rounded to a whole number of them, 127 at most.
+    Tensors with `steps` are rounded to a whole number of them, MOST_STEPS at most.
     """
     derived = Derived({}, {}, {})
     for name, content in new.items():
@@ -94,7 +97,7 @@ def _moved(
 ) -> Iterator[Part]:
     """Yield the segments of a tensor whose rows moved in steps, one for rows of equal steps."""
     moves = new.astype(np.float32) - old
-    levels = np.rint(moves.reshape(len(steps), -1) / steps[:, None]).clip(-127, 127)
+    levels = np.rint(moves.reshape(len(steps), -1) / steps[:, None]).clip(-MOST_STEPS, MOST_STEPS)
     ends = np.flatnonzero(np.diff(steps)) + 1
     first = 0
     for last in [*ends.tolist(), len(steps)]:

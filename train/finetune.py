@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from PIL import Image
@@ -26,7 +26,6 @@ from train.gradients import search_files
 from train.holdout import Images
 from train.loop import Trainer
 from train.nets import PhotoCodec
-from train.optim import LINEAR
 from train.photo import PhotoTask
 from train.progress import say
 from train.recipes import Data, Recipe
@@ -37,6 +36,10 @@ from vaecodec.bundle import Bundle, available, fingerprint
 from vaecodec.codec import Codec
 from vaecodec.manifest import is_model_name
 from vaecodec.places import MANIFEST
+
+FROZEN = {"encoder.down.weight", "decoder.up.weight"}
+"""The linear transforms between 1/8 and 1/16: they need most digits, and gain least
+(docs/experiments.md)."""
 
 PARTS = {"prior": ("prior.",), "decoder": ("decoder.", "log_inverse")}
 """What can be trained alone -> the parameters that belong to it begin like this."""
@@ -51,9 +54,9 @@ crops gain more in the same time (docs/experiments.md)."""
 WARMUP = 20
 """Steps over which they rise: the network is trained already."""
 
-RATE = 0.5
-"""Of the recipe's rates of the matrices and of what is kept as it is: what moves less far is a
-smaller bundle (docs/experiments.md)."""
+RATE = 0.35
+"""Of the recipe's rates of the matrices and of what is kept as it is: what moves less far is
+rounded with smaller errors (docs/experiments.md)."""
 
 
 def recipe_for(bundle: Bundle, files: Sequence[Path]) -> Recipe:
@@ -82,6 +85,9 @@ def _smallest_side(path: Path) -> int | None:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
 
+
+SEEN = 30
+"""Batches that show what layers have for inputs, before their weights are rounded."""
 
 _OF_BASE = {"default_quality_ssimulacra2", "licence"}
 
@@ -157,7 +163,7 @@ def refuse(plan: Finetuning) -> None:
 
 @dataclass(frozen=True)
 class _Trained:
-    """The network of averaged weights, the steps they moved in, what the manifest says of it."""
+    """The network of averaged weights, the steps they were rounded to, its card in the manifest."""
 
     model: PhotoCodec
     steps: Steps
@@ -167,7 +173,6 @@ class _Trained:
 def _train(plan: Finetuning, images: Images) -> _Trained:
     network = adopt.network_of(plan.base)
     _freeze(network, plan.only)
-    moves.attach(network, adopt.network_of(plan.base.base or plan.base))
     recipe = recipe_for(plan.base, images.training)
 
     def make(recipe: Any, places: Any, device: torch.device, rank: int, _world: int) -> PhotoTask:
@@ -180,11 +185,13 @@ def _train(plan: Finetuning, images: Images) -> _Trained:
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             parameter.copy_(trainer.average.values[name])
-    steps = moves.detach(network)
-    assert isinstance(trainer.task, PhotoTask)
-    unreadable = trainer.task.crops.unused
+    task = cast(PhotoTask, trainer.task)
+    unreadable = task.crops.unused
+    generator = torch.Generator().manual_seed(recipe.seed)
+    seen = moves.moments(network.eval(), (task.draw(0, generator) for _ in range(SEEN)))
     model = recipe.build()  # its parameters stand in the order of the exported graphs
     model.load_state_dict({name: value.cpu() for name, value in network.state_dict().items()})
+    steps = moves.settle(model, adopt.network_of(plan.base.base or plan.base), seen)
     card = {
         "recipe": recipe.to_dict(),
         "from": plan.base.name,
@@ -198,10 +205,10 @@ def _train(plan: Finetuning, images: Images) -> _Trained:
 
 
 def _freeze(network: nn.Module, only: str | None) -> None:
-    """Leave only what is to be trained: without the linear transforms, as `moves.attach` says."""
+    """Leave only what is to be trained."""
     begins = PARTS[only] if only else ("",)
     for name, parameter in network.named_parameters():
-        parameter.requires_grad_(name.startswith(begins) and name not in LINEAR)
+        parameter.requires_grad_(name.startswith(begins) and name not in FROZEN)
 
 
 def _write(plan: Finetuning, trained: _Trained, folder: Path) -> None:

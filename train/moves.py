@@ -1,101 +1,178 @@
-"""Training in moves: weights that are only ever a whole number of steps from where they began.
+"""Rounding what a tuned network's weights moved by, so that what its layers compute changes least.
 
-A fine-tuned network is kept as what its weights moved by (`train.derive`). Rounded afterwards,
-moves lose much of what was learned (docs/experiments.md); here training sees the rounded ones all
-along, and learns with them. Gradients pass straight through the rounding (Bengio et al., 2013,
-arXiv 1308.3432).
+A tuned network is kept as how far its weights moved, in whole steps (`train.derive`). With each
+rounded to the nearest step, much of what was learned is lost (docs/experiments.md): a layer's
+inputs are far from equally strong, and errors of the weights of strong ones show. Here the weights
+of one input after the other are rounded, those of strong inputs first, and the ones still to come
+make up for the error as well as correlations between inputs let them (Frantar et al., 2022, "GPTQ",
+arXiv 2210.17323).
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from typing import cast
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
-from train.derive import Steps
-from train.nets import Block, PhotoCodec
-from train.prior import WEIGHT_MAX, IntConv, clamp, round_ste, weight_exponents
+from train.derive import MOST_STEPS, Steps
+from train.nets import LEAK, Block, PhotoCodec
+from train.prior import WEIGHT_MAX, IntConv
 
-STEP = 1 / 6
-"""Of a layer of the residual blocks or of the side information's encoder, in root mean squares of
-its weights."""
+STEPS = {"encoder": 0.8, "decoder": 0.4, "prior": 0.8}
+"""Of layers in floating point, by the part they are in: in root mean squares of what a layer's
+weights moved by. Nothing makes up for errors of the decoder (docs/experiments.md)."""
 
 INTEGER_STEP = 5
 """Of the weights of the integer prior, in units of theirs: of the 127 that they have."""
 
+DAMPING = 1e-4
+"""What the second moment of each input is raised by, in mean ones: as a precaution, inputs that
+were hardly seen are not quite free to be wrong."""
 
-class Moves(nn.Module):
-    """Weights w -> origin + step * round((w - origin) / step), not beyond -limit..limit.
+Dense = nn.Conv2d | nn.ConvTranspose2d
 
-    step and limit: one for each row of the weights; limit: None for none.
-    """
+Moments = Mapping[str, Tensor]
+"""Layer -> second moments of its n inputs, float64 (n, n), on the CPU."""
 
-    origin: Tensor
-    step: Tensor
-    limit: Tensor | None
-
-    def __init__(self, origin: Tensor, step: Tensor, limit: Tensor | None = None) -> None:
-        super().__init__()
-        rows = (-1, *(1 for _ in origin.shape[1:]))
-        self.register_buffer("origin", origin.detach().clone(), persistent=False)
-        self.register_buffer("step", step.reshape(rows), persistent=False)
-        limits = None if limit is None else limit.reshape(rows)
-        self.register_buffer("limit", limits, persistent=False)
-
-    def forward(self, weight: Tensor) -> Tensor:
-        moved = self.origin + self.step * round_ste((weight - self.origin) / self.step)
-        return moved if self.limit is None else clamp(moved, -self.limit, self.limit)
-
-
-def attach(network: PhotoCodec, base: PhotoCodec) -> None:
-    """Make weights move in steps from those of `base`: the trained ones of dense layers.
-
-    They are the most of what a network weighs. The linear transforms around the residual blocks
-    have to be frozen: all that passes through them is multiplied by their rounding, the mean
-    of a block a hundred times as large as its details (docs/experiments.md).
-    """
-    for name, layer in list(network.named_modules()):
-        if not isinstance(layer, nn.Conv2d) or layer.groups > 1:
-            continue
-        origin = cast(nn.Conv2d, base.get_submodule(name)).weight
-        # What stays has moved as well, where the network was tuned before.
-        if layer.weight.requires_grad or not torch.equal(layer.weight, origin):
-            parametrize.register_parametrization(layer, "weight", _moves(layer, origin))
+EXACT = {"encoder.enter", "decoder.leave"}
+"""What all pixels pass through, the mean of a block a hundred times as large as its details, is
+kept as it is: a fiftieth of what a network weighs."""
 
 
 @torch.no_grad()
-def _moves(layer: nn.Module, origin: Tensor) -> Moves:
-    """Return what makes the weights of a dense layer move in steps from `origin`."""
-    if isinstance(layer, IntConv):
-        unit = torch.exp2(weight_exponents(origin))
-        # Within the limit a row keeps its unit: with another, all of its integers would change.
-        return Moves(origin, INTEGER_STEP * unit, WEIGHT_MAX * unit)
-    step = STEP * origin.square().mean().sqrt().clamp_min(1e-8)
-    return Moves(origin, step.expand(len(origin)))
+def moments(network: PhotoCodec, batches: Iterable[tuple[Tensor, Tensor]]) -> Moments:
+    """Return the second moments of what dense layers have for inputs.
+
+    batches: crops, uint8 (N, S, S, 3), and their qualities (N,), where the network is.
+    """
+    sums: dict[str, Tensor] = {}
+
+    def add(name: str, inputs: Tensor) -> None:
+        """inputs: (N, n, positions)."""
+        columns = inputs.transpose(0, 1).flatten(1)
+        sums[name] = sums.get(name, 0) + (columns @ columns.mT).double().cpu()
+
+    def watch(name: str, layer: Dense) -> Any:
+        def hook(_layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+            add(name, _unfolded(layer, inputs[0]))
+            if name.endswith(".widen"):  # a block applies its last weights itself
+                narrow = name.removesuffix(".widen") + ".narrow"
+                add(narrow, F.leaky_relu(output, LEAK).flatten(2))
+
+        return layer.register_forward_hook(hook)
+
+    hooks = [watch(name, layer) for name, layer in _dense(network)]
+    try:
+        for crops, quality in batches:
+            network(crops, quality)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return sums
 
 
-def detach(network: PhotoCodec) -> Steps:
-    """Make plain weights of them again, where they stand; return the steps that their files have.
+@torch.no_grad()
+def settle(network: PhotoCodec, base: PhotoCodec, moments: Moments) -> Steps:
+    """Make all weights of dense layers differ from those of `base` by whole steps.
 
-    In a file a block's scale is part of its last weights, and of their steps.
+    Returns the steps of the rows of weights, as they are in files. The layers of EXACT stay.
     """
     steps: dict[str, dict[str, NDArray[np.float32]]] = defaultdict(dict)
-    for name, layer in list(network.named_modules()):
-        if not parametrize.is_parametrized(layer, "weight"):
+    for name, layer in _dense(network):
+        before = cast(Dense, base.get_submodule(name))
+        origin = before.weight
+        moved = layer.weight - origin
+        if name in EXACT or not moved.any():
             continue
-        (moves,) = layer.parametrizations["weight"]
-        parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
-        if isinstance(layer, IntConv):
-            continue  # its file has integers, which differ by integers
-        rows = moves.step.flatten()
-        if name.endswith(".narrow"):
-            rows = rows * cast(Block, network.get_submodule(name.removesuffix(".narrow"))).scale
-        part, _, inner = name.partition(".")
-        file = "side" if part == "prior" else part
-        steps[f"{file}.onnx"][f"{inner}.weight_half"] = rows.cpu().numpy()
+        step = _steps(name, before, moved)
+        limit = WEIGHT_MAX * _units(before) if isinstance(before, IntConv) else math.inf
+        low = ((-limit - origin) / step).ceil().clamp_min(-MOST_STEPS)
+        high = ((limit - origin) / step).floor().clamp_max(MOST_STEPS)
+        wanted, least, most = (_matrix(layer, x) for x in (moved / step, low, high))
+        levels = _rounded(wanted, _matrix(layer, step.expand_as(moved)), least, most, moments[name])
+        layer.weight.copy_(origin + step * _weights(layer, levels))
+        if not isinstance(layer, IntConv):  # a file has integers, which differ by integers
+            part, _, inner = name.partition(".")
+            file = "side" if part == "prior" else part
+            steps[f"{file}.onnx"][f"{inner}.weight_half"] = _in_file(network, name, step)
     return steps
+
+
+def _dense(network: PhotoCodec) -> Iterator[tuple[str, Dense]]:
+    """Yield the layers that have most of a network's weights."""
+    for name, layer in network.named_modules():
+        if isinstance(layer, Dense) and layer.groups == 1:
+            yield name, layer
+
+
+def _units(layer: IntConv) -> Tensor:
+    """Return the units of an integer layer's rows, (rows, 1, 1, 1)."""
+    return torch.exp2(layer.exponents()).view(-1, 1, 1, 1)
+
+
+def _steps(name: str, before: Dense, moved: Tensor) -> Tensor:
+    """Return the step of each row of weights, (rows, 1, 1, 1), of what a layer's moved by."""
+    if isinstance(before, IntConv):
+        # Units are those of the base: with others, all integers of a row would change.
+        return INTEGER_STEP * _units(before)
+    step = STEPS[name.partition(".")[0]] * moved.square().mean().sqrt()
+    return step.clamp_min(1e-9).expand(len(moved), 1, 1, 1)
+
+
+def _in_file(network: PhotoCodec, name: str, step: Tensor) -> NDArray[np.float32]:
+    """Return the steps of a layer's rows, as they are in a file."""
+    rows = step.flatten()
+    if name.endswith(".narrow"):  # a block's scale is part of its last weights
+        rows = rows * cast(Block, network.get_submodule(name.removesuffix(".narrow"))).scale
+    return rows.cpu().numpy()
+
+
+# A layer as a matrix: what each output is a weighted sum of.
+
+
+def _unfolded(layer: Dense, inputs: Tensor) -> Tensor:
+    """Return the inputs of each output, (N, n, positions), of an image of them (N, C, h, w)."""
+    if isinstance(layer, nn.ConvTranspose2d) or layer.kernel_size == (1, 1):
+        return inputs.flatten(2)
+    assert not isinstance(layer.padding, str)
+    return F.unfold(inputs, layer.kernel_size, padding=layer.padding, stride=layer.stride)
+
+
+def _matrix(layer: Dense, weights: Tensor) -> Tensor:
+    """Return weights, or what there is of each, as (outputs, n)."""
+    if isinstance(layer, nn.ConvTranspose2d):  # (inputs, outputs, 2, 2)
+        return weights.flatten(1).mT
+    return weights.flatten(1)
+
+
+def _weights(layer: Dense, matrix: Tensor) -> Tensor:
+    """Return the inverse of `_matrix`."""
+    rows = matrix.mT if isinstance(layer, nn.ConvTranspose2d) else matrix
+    return rows.reshape(layer.weight.shape)
+
+
+def _rounded(wanted: Tensor, step: Tensor, least: Tensor, most: Tensor, moment: Tensor) -> Tensor:
+    """Return whole numbers from `least` to `most`, near `wanted` as seen in a layer's outputs.
+
+    All are (outputs, n); step: what one is of each weight. moment: of the inputs, (n, n).
+    """
+    order = torch.argsort(moment.diagonal(), descending=True)
+    damping = DAMPING * moment.diagonal().mean() * torch.eye(len(moment), dtype=moment.dtype)
+    inverse = torch.linalg.inv(moment[order][:, order] + damping)
+    factor = torch.linalg.cholesky(inverse, upper=True)
+    rest = (wanted * step).double()[:, order]
+    levels = torch.empty_like(wanted)
+    for i, column in enumerate(order.tolist()):
+        size = step[:, column].double()
+        level = (rest[:, i] / size).round().clamp(least[:, column], most[:, column])
+        levels[:, column] = level.to(levels.dtype)
+        error = (rest[:, i] - level * size) / factor[i, i]
+        rest[:, i + 1 :] -= error[:, None] * factor[i, i + 1 :]
+    return levels

@@ -17,6 +17,8 @@ from train.prior import Coded, Prior
 
 BLOCK = 8
 COEFFICIENTS = 3 * BLOCK * BLOCK
+LEAK = 0.1
+"""Slope of the activations of residual blocks below zero."""
 
 
 def space_to_depth(pixels: Tensor) -> Tensor:
@@ -74,7 +76,7 @@ class Block(nn.Module):
         rows = scale.view(-1, 1, 1, 1)
         with torch.autocast(x.device.type, torch.bfloat16, self.bf16 and self.training):
             y = F.conv2d(x, spatial.weight / rows, spatial.bias, padding=1, groups=len(scale))
-            y = F.leaky_relu(self.widen(y), 0.1)
+            y = F.leaky_relu(self.widen(y), LEAK)
             branch = F.conv2d(y, rows * narrow.weight, scale * cast(Tensor, narrow.bias))
         return x + branch
 

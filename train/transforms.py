@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from train.graphs import serialise
-from train.nets import BLOCK, COEFFICIENTS, Block, Decoder, Encoder
+from train.nets import BLOCK, COEFFICIENTS, LEAK, Block, Decoder, Encoder
 from train.prior import Prior, signed_logarithm
 
 SMALL = 1024
@@ -43,7 +43,7 @@ class PlainBlock(nn.Module):
         self.narrow.bias.data *= block.scale
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.narrow(F.leaky_relu(self.widen(self.spatial(x)), 0.1))
+        return x + self.narrow(F.leaky_relu(self.widen(self.spatial(x)), LEAK))
 
 
 def halved(module: nn.Module) -> nn.Module:
