@@ -36,8 +36,6 @@ DAMPING = 1e-4
 """What the second moment of each input is raised by, in mean ones: as a precaution, inputs that
 were hardly seen are not quite free to be wrong."""
 
-Dense = nn.Conv2d | nn.ConvTranspose2d
-
 Moments = Mapping[str, Tensor]
 """Layer -> second moments of its n inputs, float64 (n, n), on the CPU."""
 
@@ -55,16 +53,17 @@ def moments(network: PhotoCodec, batches: Iterable[tuple[Tensor, Tensor]]) -> Mo
     sums: dict[str, Tensor] = {}
 
     def add(name: str, inputs: Tensor) -> None:
-        """inputs: (N, n, positions)."""
-        columns = inputs.transpose(0, 1).flatten(1)
-        sums[name] = sums.get(name, 0) + (columns @ columns.mT).double().cpu()
+        """inputs: (N, n, h, w)."""
+        # In double precision: rounded products of strong inputs outweigh the squares of weak ones.
+        columns = inputs.transpose(0, 1).flatten(1).double()
+        sums[name] = sums.get(name, 0) + (columns @ columns.mT).cpu()
 
-    def watch(name: str, layer: Dense) -> Any:
+    def watch(name: str, layer: nn.Conv2d) -> Any:
         def hook(_layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-            add(name, _unfolded(layer, inputs[0]))
+            add(name, inputs[0])
             if name.endswith(".widen"):  # a block applies its last weights itself
                 narrow = name.removesuffix(".widen") + ".narrow"
-                add(narrow, F.leaky_relu(output, LEAK).flatten(2))
+                add(narrow, F.leaky_relu(output, LEAK))
 
         return layer.register_forward_hook(hook)
 
@@ -86,7 +85,7 @@ def settle(network: PhotoCodec, base: PhotoCodec, moments: Moments) -> Steps:
     """
     steps: dict[str, dict[str, NDArray[np.float32]]] = defaultdict(dict)
     for name, layer in _dense(network):
-        before = cast(Dense, base.get_submodule(name))
+        before = cast(nn.Conv2d, base.get_submodule(name))
         origin = before.weight
         moved = layer.weight - origin
         if name in EXACT or not moved.any():
@@ -95,9 +94,9 @@ def settle(network: PhotoCodec, base: PhotoCodec, moments: Moments) -> Steps:
         limit = WEIGHT_MAX * _units(before) if isinstance(before, IntConv) else math.inf
         low = ((-limit - origin) / step).ceil().clamp_min(-MOST_STEPS)
         high = ((limit - origin) / step).floor().clamp_max(MOST_STEPS)
-        wanted, least, most = (_matrix(layer, x) for x in (moved / step, low, high))
-        levels = _rounded(wanted, _matrix(layer, step.expand_as(moved)), least, most, moments[name])
-        layer.weight.copy_(origin + step * _weights(layer, levels))
+        wanted, least, most = (x.flatten(1) for x in (moved / step, low, high))
+        levels = _rounded(wanted, step.flatten(), least, most, moments[name])
+        layer.weight.copy_(origin + step * levels.view_as(moved))
         if not isinstance(layer, IntConv):  # a file has integers, which differ by integers
             part, _, inner = name.partition(".")
             file = "side" if part == "prior" else part
@@ -105,10 +104,10 @@ def settle(network: PhotoCodec, base: PhotoCodec, moments: Moments) -> Steps:
     return steps
 
 
-def _dense(network: PhotoCodec) -> Iterator[tuple[str, Dense]]:
-    """Yield the layers that have most of a network's weights."""
+def _dense(network: PhotoCodec) -> Iterator[tuple[str, nn.Conv2d]]:
+    """Yield the layers that are matrices: those that are trained have most of all weights."""
     for name, layer in network.named_modules():
-        if isinstance(layer, Dense) and layer.groups == 1:
+        if isinstance(layer, nn.Conv2d) and layer.groups == 1 and layer.kernel_size == (1, 1):
             yield name, layer
 
 
@@ -117,7 +116,7 @@ def _units(layer: IntConv) -> Tensor:
     return torch.exp2(layer.exponents()).view(-1, 1, 1, 1)
 
 
-def _steps(name: str, before: Dense, moved: Tensor) -> Tensor:
+def _steps(name: str, before: nn.Conv2d, moved: Tensor) -> Tensor:
     """Return the step of each row of weights, (rows, 1, 1, 1), of what a layer's moved by."""
     if isinstance(before, IntConv):
         # Units are those of the base: with others, all integers of a row would change.
@@ -134,43 +133,20 @@ def _in_file(network: PhotoCodec, name: str, step: Tensor) -> NDArray[np.float32
     return rows.cpu().numpy()
 
 
-# A layer as a matrix: what each output is a weighted sum of.
-
-
-def _unfolded(layer: Dense, inputs: Tensor) -> Tensor:
-    """Return the inputs of each output, (N, n, positions), of an image of them (N, C, h, w)."""
-    if isinstance(layer, nn.ConvTranspose2d) or layer.kernel_size == (1, 1):
-        return inputs.flatten(2)
-    assert not isinstance(layer.padding, str)
-    return F.unfold(inputs, layer.kernel_size, padding=layer.padding, stride=layer.stride)
-
-
-def _matrix(layer: Dense, weights: Tensor) -> Tensor:
-    """Return weights, or what there is of each, as (outputs, n)."""
-    if isinstance(layer, nn.ConvTranspose2d):  # (inputs, outputs, 2, 2)
-        return weights.flatten(1).mT
-    return weights.flatten(1)
-
-
-def _weights(layer: Dense, matrix: Tensor) -> Tensor:
-    """Return the inverse of `_matrix`."""
-    rows = matrix.mT if isinstance(layer, nn.ConvTranspose2d) else matrix
-    return rows.reshape(layer.weight.shape)
-
-
 def _rounded(wanted: Tensor, step: Tensor, least: Tensor, most: Tensor, moment: Tensor) -> Tensor:
     """Return whole numbers from `least` to `most`, near `wanted` as seen in a layer's outputs.
 
-    All are (outputs, n); step: what one is of each weight. moment: of the inputs, (n, n).
+    These are (outputs, n). step: what one is in each row, (outputs,). moment: of inputs, (n, n).
     """
     order = torch.argsort(moment.diagonal(), descending=True)
-    damping = DAMPING * moment.diagonal().mean() * torch.eye(len(moment), dtype=moment.dtype)
+    least_seen = (DAMPING * moment.diagonal().mean()).clamp_min(1e-12)  # all may be zero
+    damping = least_seen * torch.eye(len(moment), dtype=moment.dtype)
     inverse = torch.linalg.inv(moment[order][:, order] + damping)
     factor = torch.linalg.cholesky(inverse, upper=True)
-    rest = (wanted * step).double()[:, order]
+    size = step.double()
+    rest = size[:, None] * wanted.double()[:, order]
     levels = torch.empty_like(wanted)
     for i, column in enumerate(order.tolist()):
-        size = step[:, column].double()
         level = (rest[:, i] / size).round().clamp(least[:, column], most[:, column])
         levels[:, column] = level.to(levels.dtype)
         error = (rest[:, i] - level * size) / factor[i, i]
