@@ -17,10 +17,12 @@ from vaecodec.errors import ModelError
 BASE = np.arange(16, dtype="<u1").tobytes()
 
 
-def change(*segments, steps=None, levels=(), words=()):
+def change(*segments, steps=(), levels=(), words=()):
+    """segments: offset, number of values (or rows and columns) and kind of each."""
+    table = [(s[0], 1, *s[1:]) if len(s) == 3 else s for s in segments]
     return Change(
-        np.array(segments, np.int64).reshape(-1, 3),
-        np.array(steps or [0.0] * len(segments), np.float32),
+        np.array(table, np.int64).reshape(-1, 4),
+        np.array(steps, np.float32),
         np.array(levels, np.int8),
         np.array(words, np.uint32),
     )
@@ -36,20 +38,23 @@ def test_bytes_move_and_wrap_around():
     assert found == bytes([255, 128, 3]) + BASE[3:]
 
 
-def test_halves_move_by_multiples_of_a_step_in_single_precision():
-    old = np.array([1.0, -2.0, 0.333], "<f2")
-    levels, step = np.array([1, -127, 3], np.int8), np.float32(0.1)
-    found = apply(b"ab" + old.tobytes(), change((2, 3, Kind.HALF), steps=[step], levels=levels))
-    wanted = [
-        np.float32(o) + step * np.float32(level) for o, level in zip(old, levels, strict=True)
-    ]
-    assert found == b"ab" + np.array(wanted, np.float32).astype("<f2").tobytes()
+def test_halves_move_by_multiples_of_steps_of_rows_and_columns_in_single_precision():
+    old = np.array([[1.0, -2.0, 0.333], [100.0, 7.7, 0.0]], "<f2")
+    rows, columns = np.array([0.1, 0.7], np.float32), np.array([0.3, 1.1, 7.0], np.float32)
+    levels = np.array([[1, -127, 3], [5, 0, 2]], np.int8)
+    moved = change((2, 2, 3, Kind.HALF), steps=[*rows, *columns], levels=levels.T.reshape(-1))
+    found = np.frombuffer(apply(b"ab" + old.tobytes() + b"c", moved)[2:-1], "<f2").reshape(2, 3)
+    for i in range(2):
+        for j in range(3):
+            step = np.float32(rows[i] * columns[j])
+            wanted = np.float32(old[i, j]) + np.float32(step * np.float32(levels[i, j]))
+            assert found[i, j] == np.float32(wanted).astype("<f2")
 
 
 def test_values_are_handed_out_in_the_order_of_the_segments():
     segments = ((0, 1, Kind.BYTE), (2, 1, Kind.WORD), (8, 1, Kind.HALF), (12, 1, Kind.BYTE))
     old = BASE[:8] + np.array([1], "<f2").tobytes() + BASE[10:]
-    found = apply(old, change(*segments, steps=[0, 0, 0.5, 0], levels=(5, 2, -3), words=(7,)))
+    found = apply(old, change(*segments, steps=[0.25, 2], levels=(5, 2, -3), words=(7,)))
     assert found[0] == 5
     assert found[2:6] == b"\7\0\0\0"
     assert np.frombuffer(found, "<f2", 1, 8) == 2.0
@@ -65,11 +70,16 @@ def test_values_are_handed_out_in_the_order_of_the_segments():
         change((0, 2, Kind.WORD), (4, 1, Kind.WORD), words=(0, 0, 0)),  # they overlap
         change((4, 1, Kind.WORD), (0, 1, Kind.WORD), words=(0, 0)),  # not ascending
         change((0, 1, 3), levels=(0,)),  # no such kind
-        change((0, 1, Kind.HALF), steps=[np.nan], levels=(0,)),
+        change((0, 1, Kind.HALF), steps=[1, np.nan], levels=(0,)),
+        change((0, 1, Kind.HALF), steps=[1], levels=(0,)),
+        change((0, 1, Kind.BYTE), steps=[1, 1], levels=(0,)),
+        change((0, 2, 0, Kind.BYTE)),
+        change((0, -1, -1, Kind.BYTE), levels=(0,)),
+        change((0, 2**32, 2**32, Kind.BYTE)),  # wraps around to nothing in 64 bits
         change((0, 2, Kind.BYTE), levels=(0,)),  # too few values
         change((0, 2, Kind.BYTE), levels=(0, 0, 0)),  # too many
         change((0, 2**62, Kind.WORD), words=()),
-        replace(change((0, 1, Kind.BYTE), levels=(0,)), steps=np.zeros(2, np.float32)),
+        replace(change(), segments=np.zeros((1, 3), np.int64)),
     ],
 )
 def test_a_change_that_does_not_fit_is_refused(wrong):
@@ -79,7 +89,7 @@ def test_a_change_that_does_not_fit_is_refused(wrong):
 
 def test_changes_survive_their_file():
     first = change((0, 2, Kind.BYTE), levels=(1, 2))
-    second = change((4, 1, Kind.HALF), (8, 1, Kind.WORD), steps=[0.5, 0], levels=(3,), words=(9,))
+    second = change((4, 1, Kind.HALF), (8, 1, Kind.WORD), steps=[0.5, 1], levels=(3,), words=(9,))
     content = pack({"a.onnx": first, "b.onnx": second})
     assert difference.changed(content) == {"a.onnx", "b.onnx"}
     assert content == pack({"a.onnx": first, "b.onnx": second})
@@ -99,7 +109,7 @@ def member(name, array):
     [
         b"no zip",
         pack({"a.onnx": change()})[:-30],
-        member("a.onnx/segments", np.zeros((2, 3), np.int64)),  # the others are missing
+        member("a.onnx/segments", np.zeros((2, 4), np.int64)),  # the others are missing
         pack({"a.onnx": change((0, 17, Kind.BYTE), levels=[0] * 17)}),  # more than the file has
         pack({"a.onnx": change(*[(0, 1, Kind.WORD)] * (difference.MAX_SEGMENTS + 1))}),
     ],

@@ -263,8 +263,8 @@ def child(tmp_path, tiny):
     weights = onnx.load_from_string(files["decoder.onnx"]).graph.initializer
     place = files["decoder.onnx"].index(max((t.raw_data for t in weights), key=len))
     change = Change(
-        np.array([[place, 1, Kind.HALF]]),
-        np.array([2.0**-6], np.float32),
+        np.array([[place, 1, 1, Kind.HALF]]),
+        np.array([2.0**-6, 1], np.float32),
         np.array([3], np.int8),
         np.array([], np.uint32),
     )

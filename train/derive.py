@@ -1,13 +1,13 @@
 """A network's files as differences to those of the bundle that it came from.
 
-Dense layers' weights are a whole number of steps from where they were (`train.moves`), and few of
+Weights of matrices are a whole number of steps from where they were (`train.moves`), and few of
 these numbers are large; the integers of the prior differ by integers. What else changed is kept as
 it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,14 +19,25 @@ from onnx import TensorProto, numpy_helper
 from vaecodec.bundle import Bundle
 from vaecodec.difference import SIZES, Change, Kind, apply
 
-Steps = Mapping[str, Mapping[str, NDArray[np.float32]]]
-"""File -> tensor in it -> the step of each of its rows, for half-precision weights."""
+Singles = NDArray[np.float32]
+
+Steps = Mapping[str, Mapping[str, tuple[Singles, Singles]]]
+"""File -> tensor in it -> steps of its rows (of the first axis) and of its columns (of all others),
+for half-precision weights: the step of a weight is their product."""
 
 MOST_STEPS = 127
 """That a weight can move by, either way."""
 
-Part = tuple[int, Kind, float, NDArray[Any]]
-"""Offset, kind, step and values of a segment."""
+
+@dataclass(frozen=True)
+class _Part:
+    """A segment: its offset, rows and columns, kind, steps and values."""
+
+    offset: int
+    shape: tuple[int, int]
+    kind: Kind
+    values: NDArray[Any]
+    steps: tuple[Singles, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,12 +75,12 @@ def derive(base: Bundle, new: Mapping[str, bytes], steps: Steps) -> Derived:
     return derived
 
 
-def _change(old: bytes, new: bytes, steps: Mapping[str, NDArray[np.float32]]) -> Change | None:
+def _change(old: bytes, new: bytes, steps: Mapping[str, tuple[Singles, Singles]]) -> Change | None:
     """Return the change that makes one graph of another; None where more than numbers differ."""
     before, after = (onnx.load_from_string(c).graph.initializer for c in (old, new))
     if len(old) != len(new) or len(before) != len(after):
         return None
-    parts: list[Part] = []
+    parts: list[_Part] = []
     exact, end = bytearray(old), 0
     for a, b in zip(before, after, strict=True):
         # Tensors lie in the file in their order; one of few bytes may be found too early, which
@@ -82,37 +93,34 @@ def _change(old: bytes, new: bytes, steps: Mapping[str, NDArray[np.float32]]) ->
         if np.array_equal(numpy_helper.to_array(a), numpy_helper.to_array(b)):
             continue  # zeros of the other sign
         if b.data_type == TensorProto.INT8:
-            parts.append((at, Kind.BYTE, 0.0, _bytes(b) - _bytes(a)))  # wraps around
+            levels = _bytes(b) - _bytes(a)  # wraps around
+            parts.append(_Part(at, (1, len(levels)), Kind.BYTE, levels))
         elif b.name in steps:
-            parts += _moved(at, numpy_helper.to_array(a), numpy_helper.to_array(b), steps[b.name])
+            halves = numpy_helper.to_array(a), numpy_helper.to_array(b)
+            parts.append(_moved(at, *halves, steps[b.name]))
         elif len(b.raw_data) % SIZES[Kind.WORD] == 0:
-            parts.append((at, Kind.WORD, 0.0, np.frombuffer(b.raw_data, "<u4")))
+            words = np.frombuffer(b.raw_data, "<u4")
+            parts.append(_Part(at, (1, len(words)), Kind.WORD, words))
         else:
             return None
     return _packed(parts) if exact == new else None
 
 
-def _moved(
-    at: int, old: NDArray[Any], new: NDArray[Any], steps: NDArray[np.float32]
-) -> Iterator[Part]:
-    """Yield the segments of a tensor whose rows moved in steps, one for rows of equal steps."""
-    moves = new.astype(np.float32) - old
-    levels = np.rint(moves.reshape(len(steps), -1) / steps[:, None]).clip(-MOST_STEPS, MOST_STEPS)
-    ends = np.flatnonzero(np.diff(steps)) + 1
-    first = 0
-    for last in [*ends.tolist(), len(steps)]:
-        offset = at + first * levels.shape[1] * SIZES[Kind.HALF]
-        yield offset, Kind.HALF, float(steps[first]), levels[first:last].astype(np.int8).reshape(-1)
-        first = last
+def _moved(at: int, old: NDArray[Any], new: NDArray[Any], steps: tuple[Singles, Singles]) -> _Part:
+    """Return the segment of a tensor that moved in steps."""
+    rows, columns = steps
+    moves = (new.astype(np.float32) - old).reshape(len(rows), len(columns))
+    levels = np.rint(moves / (rows[:, None] * columns)).clip(-MOST_STEPS, MOST_STEPS)
+    return _Part(at, moves.shape, Kind.HALF, levels.T.reshape(-1).astype(np.int8), steps)
 
 
-def _packed(parts: list[Part]) -> Change:
-    levels = [values.view(np.int8) for _, kind, _, values in parts if kind is not Kind.WORD]
-    words = [values for _, kind, _, values in parts if kind is Kind.WORD]
-    table = [(offset, len(values), kind) for offset, kind, _, values in parts]
+def _packed(parts: list[_Part]) -> Change:
+    levels = [part.values.view(np.int8) for part in parts if part.kind is not Kind.WORD]
+    words = [part.values for part in parts if part.kind is Kind.WORD]
+    table = [(part.offset, *part.shape, part.kind) for part in parts]
     return Change(
-        np.array(table, np.int64).reshape(-1, 3),
-        np.array([step for _, _, step, _ in parts], np.float32),
+        np.array(table, np.int64).reshape(-1, 4),
+        np.concatenate([np.empty(0, np.float32), *(s for part in parts for s in part.steps)]),
         np.concatenate([np.empty(0, np.int8), *levels]),
         np.concatenate([np.empty(0, np.uint32), *words]),
     )

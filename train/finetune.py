@@ -37,10 +37,6 @@ from vaecodec.codec import Codec
 from vaecodec.manifest import is_model_name
 from vaecodec.places import MANIFEST
 
-FROZEN = {"encoder.down.weight", "decoder.up.weight"}
-"""The linear transforms between 1/8 and 1/16: they need most digits, and gain least
-(docs/experiments.md)."""
-
 PARTS = {"prior": ("prior.",), "decoder": ("decoder.", "log_inverse")}
 """What can be trained alone -> the parameters that belong to it begin like this."""
 
@@ -54,15 +50,10 @@ crops gain more in the same time (docs/experiments.md)."""
 WARMUP = 20
 """Steps over which they rise: the network is trained already."""
 
-RATE = 0.35
-"""Of the recipe's rates of the matrices and of what is kept as it is: what moves less far is
-rounded with smaller errors (docs/experiments.md)."""
-
 
 def recipe_for(bundle: Bundle, files: Sequence[Path]) -> Recipe:
     """Return how a photo bundle is trained on: images at their own scale, crops that fit most."""
     recipe = adopt.recipe_of(bundle.base or bundle)  # a tuned one's is changed already
-    rates = recipe.optimiser
     sides = sorted(filter(None, map(_smallest_side, files[:: -(-len(files) // 200)])))
     if not sides:
         raise ValueError(f"none of the {len(files)} images to train on can be read")
@@ -72,9 +63,7 @@ def recipe_for(bundle: Bundle, files: Sequence[Path]) -> Recipe:
     return dataclasses.replace(
         recipe,
         data=Data(crop, batch, (1.0,)),
-        optimiser=dataclasses.replace(
-            rates, muon=RATE * rates.muon, adamw=RATE * rates.adamw, warmup=WARMUP
-        ),
+        optimiser=dataclasses.replace(recipe.optimiser, warmup=WARMUP),
     )
 
 
@@ -87,7 +76,7 @@ def _smallest_side(path: Path) -> int | None:
 
 
 SEEN = 30
-"""Batches that show what layers have for inputs, before their weights are rounded."""
+"""Batches that show what layers do, before their weights are rounded."""
 
 _OF_BASE = {"default_quality_ssimulacra2", "licence"}
 
@@ -188,7 +177,7 @@ def _train(plan: Finetuning, images: Images) -> _Trained:
     task = cast(PhotoTask, trainer.task)
     unreadable = task.crops.unused
     generator = torch.Generator().manual_seed(recipe.seed)
-    seen = moves.moments(network.eval(), (task.draw(0, generator) for _ in range(SEEN)))
+    seen = moves.observe(network.eval(), lambda: task.probe(generator), SEEN)
     model = recipe.build()  # its parameters stand in the order of the exported graphs
     model.load_state_dict({name: value.cpu() for name, value in network.state_dict().items()})
     steps = moves.settle(model, adopt.network_of(plan.base.base or plan.base), seen)
@@ -208,7 +197,7 @@ def _freeze(network: nn.Module, only: str | None) -> None:
     """Leave only what is to be trained."""
     begins = PARTS[only] if only else ("",)
     for name, parameter in network.named_parameters():
-        parameter.requires_grad_(name.startswith(begins) and name not in FROZEN)
+        parameter.requires_grad_(name.startswith(begins))
 
 
 def _write(plan: Finetuning, trained: _Trained, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -29,6 +30,21 @@ def loss_of(output: Output, lambdas: Tensor, middle: float) -> Tensor:
     pixels = output.blocks[0].numel() / 3
     cost = output.bits / pixels + lambdas * 255**2 * output.squared_error
     return ((lambdas / middle) ** -0.5 * cost).mean()
+
+
+def probe_of(output: Output, lambdas: Tensor, middle: float) -> Tensor:
+    """Return a number whose squared gradient is, on average, the curvature of each crop's loss.
+
+    Of squared errors that is the gradient of a sum with signs drawn at random (Hutchinson, 1989,
+    "A stochastic estimator of the trace"); of bits, where the model fits its data, that of the bits
+    themselves (Fisher's information).
+    """
+    pixels = output.blocks[0].numel() / 3
+    weight = (lambdas / middle) ** -0.5
+    signs = torch.randint_like(output.blocks, 2) * 2 - 1
+    errors = (2 * weight * lambdas * 255**2 / output.blocks[0].numel()).sqrt()
+    bits = (math.log(2) * weight / pixels).sqrt()
+    return (errors * (signs * output.blocks).sum((1, 2, 3)) + bits * output.bits).sum()
 
 
 class PhotoTask:
@@ -88,9 +104,17 @@ class PhotoTask:
 
     def loss(self, batch: Batch, _step: int) -> tuple[Tensor, Output]:
         crops, quality = batch
-        middle = (self.recipe.loss.lambda_min * self.recipe.loss.lambda_max) ** 0.5
         output = self._output(crops, quality)
-        return loss_of(output, self.recipe.lambdas(quality), middle), output
+        return loss_of(output, self.recipe.lambdas(quality), self._middle), output
+
+    @property
+    def _middle(self) -> float:
+        return (self.recipe.loss.lambda_min * self.recipe.loss.lambda_max) ** 0.5
+
+    def probe(self, generator: torch.Generator) -> Tensor:
+        """Return `probe_of` of a batch."""
+        crops, quality = self.draw(0, generator)
+        return probe_of(self.model(crops, quality), self.recipe.lambdas(quality), self._middle)
 
     def _output(self, crops: Tensor, quality: Tensor) -> Output:
         if self.run is self.model or not self._compiles:
