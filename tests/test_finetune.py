@@ -21,11 +21,12 @@ from PIL import Image  # noqa: E402
 
 from tests.commands import process  # noqa: E402
 from tests.training import ROOT, photographs, recipe  # noqa: E402
-from train import adopt, compare, derive, export, finetune, holdout, moves  # noqa: E402
+from train import adopt, compare, curvature, derive, export, finetune, holdout, moves  # noqa: E402
 from train.__main__ import main  # noqa: E402
+from train.keeping import keep  # noqa: E402
 from train.loop import Trainer  # noqa: E402
 from train.nets import Output  # noqa: E402
-from train.photo import probe_of  # noqa: E402
+from train.photo import PhotoTask, probe_of  # noqa: E402
 from train.prior import WEIGHT_MAX  # noqa: E402
 from train.recipes import Data, Loss, Model  # noqa: E402
 from train.release import release  # noqa: E402
@@ -138,7 +139,7 @@ def rounded(models, size):
         for parameter in network.parameters():
             parameter += size * parameter.square().mean().sqrt() * torch.randn_like(parameter)
     before = copy.deepcopy(network)
-    seen = moves.observe(network, lambda: probe(network), 3)
+    seen = curvature.observe(network, lambda: probe(network), 3)
     return SimpleNamespace(
         bundle=bundle,
         base=base,
@@ -205,7 +206,7 @@ def test_what_layers_compute_changes_less_than_with_moves_rounded_to_the_nearest
     before = list(moves._moved(settled.before, settled.base, settled.seen))
     factor, better = moves._factor(before), []
     for m in before:
-        now = moves._as_matrix(m.layer, settled.network.get_submodule(m.name).weight).double()
+        now = curvature.as_matrix(m.layer, settled.network.get_submodule(m.name).weight).double()
         errors = [now - m.origin - m.moves, nearest(m, factor) - m.moves]
         moment, cost = settled.seen[m.name].inputs, settled.seen[m.name].outputs
         mine, theirs = (torch.trace(e.mT * cost @ e @ moment).item() for e in errors)
@@ -232,7 +233,7 @@ def test_the_probe_shows_what_errors_of_an_output_cost():
 
 def test_a_matrix_that_saw_nothing_is_rounded_to_the_nearest_steps(settled):
     seen = {
-        name: moves.Seen(torch.zeros_like(s.inputs), torch.zeros_like(s.outputs))
+        name: curvature.Seen(torch.zeros_like(s.inputs), torch.zeros_like(s.outputs))
         for name, s in settled.seen.items()
     }
     for m in moves._moved(settled.before, settled.base, seen):
@@ -256,16 +257,16 @@ def test_a_transposed_layer_is_a_matrix_with_an_output_for_each_phase():
     torch.manual_seed(0)
     layer = torch.nn.ConvTranspose2d(5, 3, 2, stride=2, bias=False)
     x = torch.randn(2, 5, 4, 6)
-    found = moves._as_matrix(layer, layer.weight) @ moves._inputs(layer, x)
-    assert torch.allclose(found, moves._outputs(layer, layer(x)), atol=1e-6)
+    found = curvature.as_matrix(layer, layer.weight) @ curvature.inputs_of(layer, x)
+    assert torch.allclose(found, curvature.outputs_of(layer, layer(x)), atol=1e-6)
 
 
 def test_a_layer_with_a_stride_is_a_matrix_of_patches():
     torch.manual_seed(0)
     layer = torch.nn.Conv2d(5, 3, 2, stride=2, bias=False)
     x = torch.randn(2, 5, 4, 6)
-    found = moves._as_matrix(layer, layer.weight) @ moves._inputs(layer, x)
-    assert torch.allclose(found, moves._outputs(layer, layer(x)), atol=1e-6)
+    found = curvature.as_matrix(layer, layer.weight) @ curvature.inputs_of(layer, x)
+    assert torch.allclose(found, curvature.outputs_of(layer, layer(x)), atol=1e-6)
 
 
 def test_a_graph_of_another_shape_is_kept_whole(models):
@@ -279,22 +280,24 @@ def test_a_graph_of_another_shape_is_kept_whole(models):
 # Which images
 
 
-def test_every_tenth_image_is_held_out_and_twenty_at_most(tmp_path):
-    for count, expected in ((2, 1), (14, 1), (15, 2), (40, 4), (300, 20)):
+def test_every_tenth_image_is_held_out_and_every_tenth_of_the_others_set_aside(tmp_path):
+    for count, expected, apart in ((2, 1, 0), (4, 1, 0), (14, 1, 1), (40, 4, 4), (300, 20, 8)):
         folder = tmp_path / str(count)
         folder.mkdir()
         for number in range(count):
             Image.new("L", (1, 1)).save(folder / f"{number:03}.png")
         images = holdout.split([folder])
         assert len(images.held_out) == expected
-        assert len(images.training) == count - expected
-        assert not set(images.training) & set(images.held_out)
+        assert len(images.set_aside) == apart
+        assert len(images.training) == count - expected - apart
+        assert len({*images.training, *images.set_aside, *images.held_out}) == count
 
 
 def test_images_held_out_are_named_and_not_trained_on(plaids):
     images = holdout.split([plaids], [plaids / "1.png", plaids / "3.png"])
     assert [path.name for path in images.held_out] == ["1.png", "3.png"]
-    assert [path.name for path in images.training] == ["0.png", "2.png", "4.png", "broken.png"]
+    assert [path.name for path in images.set_aside] == ["4.png"]
+    assert [path.name for path in images.training] == ["0.png", "2.png", "broken.png"]
 
 
 @pytest.mark.parametrize("count", [0, 1])
@@ -331,6 +334,33 @@ def test_crops_fit_most_images(tmp_path, models):
     assert crop_for(20, *[300] * 19) == (128, 1)
 
 
+# How much is kept
+
+
+@pytest.mark.parametrize(("best", "share"), [(1.2, 1.0), (0.7, 0.7), (0.3, 0.25), (-1.0, 0.25)])
+def test_as_much_is_kept_as_costs_least(best, share):
+    base, network = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+    with torch.no_grad():
+        base.weight.fill_(3.0)
+        network.weight.fill_(5.0)
+        network.bias.copy_(base.bias)
+    found = keep(network, base, lambda: abs(network.weight.item() - (3 + 2 * best)))
+    assert found == share
+    assert network.weight.item() == pytest.approx(3 + 2 * share)
+
+
+def test_what_is_kept_is_chosen_by_the_same_crops_each_time(plaids, models):
+    bundle = Bundle.open(models / "small")
+    chosen, network = adopt.recipe_of(bundle), adopt.network_of(bundle)
+    task = PhotoTask(chosen, [plaids / "0.png"], torch.device("cpu"), 0, network)
+    cost = task.cost_on([plaids / "1.png", plaids / "broken.png"], 2)
+    first = cost()
+    assert cost() == first
+    with torch.no_grad():
+        network.decoder.leave.bias += 0.1
+    assert cost() > 1.1 * first
+
+
 # The command
 
 
@@ -347,7 +377,7 @@ def test_a_short_run_improves_and_its_files_open_after_a_restart(plaids, tmp_pat
     bundle = Bundle.open(tmp_path / "mine")
     bundle.verify()
     assert bundle.manifest["data"] == "plaids"
-    assert bundle.manifest["training"]["images"] == 4  # one cannot be read
+    assert bundle.manifest["training"]["images"] == 3  # one cannot be read
     assert not {"licence", "default_quality_ssimulacra2"} & bundle.manifest.keys()
     assert bundle.base.name == "small"
     assert not (bundle.path / "decoder.onnx").exists()
@@ -438,7 +468,8 @@ def test_a_base_that_is_not_installed_is_refused(plaids, tmp_path, models, capsy
 def run(code, plaids, tmp_path, models, minutes):
     """A process that fine-tunes after some code of the test's."""
     arguments = ["finetune", plaids, "--from", "small", "--name", "mine", "--out", tmp_path]
-    arguments = [*map(str, arguments), "--minutes", str(minutes)]
+    arguments += ["--minutes", minutes, "--holdout", plaids / "1.png"]
+    arguments = [*map(str, arguments)]
     program = f"{code}\nfrom train.__main__ import main\nraise SystemExit(main({arguments}))"
     environment = {"VAECODEC_MODELS": str(models), "OMP_NUM_THREADS": "1", "PATH": ""}
     return subprocess.Popen(

@@ -98,17 +98,6 @@ def test_crops_are_flipped_and_transposed_but_not_made_up(images):
     assert len({crop.contiguous().numpy().tobytes() for crop in seen}) > 30
 
 
-def test_crops_are_taken_as_they_stand_where_pictures_have_an_up(images):
-    crops = Crops([images], Shapes(128, (0.8,), turn=False), torch.device("cpu"))
-    standing = [
-        image[top : top + 128].numpy().tobytes()
-        for image in crops.images
-        for top in range(image.shape[0] - 127)
-    ]
-    seen = crops.batch(40, torch.Generator().manual_seed(0))
-    assert all(crop.contiguous().numpy().tobytes() in standing for crop in seen)
-
-
 def test_more_images_than_the_memory_holds_take_turns(images):
     crops = Crops([images], Shapes(64, (1.0,)), torch.device("cpu"), memory=1)
     seen = []

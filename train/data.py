@@ -50,14 +50,12 @@ class Shapes:
     """What is made of each image: copies at `scales` with sides of at least `crop` pixels.
 
     With `extend`, an image with a smaller side is used at its own scale all the same, its last row
-    or column repeated, as the encoder does. With `turn`, crops are flipped and transposed at
-    random.
+    or column repeated, as the encoder does.
     """
 
     crop: int
     scales: tuple[float, ...]
     extend: bool = False
-    turn: bool = True
 
     def copies(self, path: Path) -> list[Tensor]:
         """Return an image file's copies, uint8 (H, W, 3); none, and a line, if it is unreadable."""
@@ -161,8 +159,6 @@ class Crops:
         top = int(y * (image.shape[0] - side + 1))
         left = int(x * (image.shape[1] - side + 1))
         crop = image[top : top + side, left : left + side]
-        if not self._shapes.turn:
-            return crop
         axes = [axis for axis, flip in enumerate((flip_y, flip_x)) if flip < 0.5]
         crop = crop.flip(axes) if axes else crop
         return crop.transpose(0, 1) if turn < 0.5 else crop

@@ -18,12 +18,13 @@ import torch
 from PIL import Image
 from torch import nn
 
-from train import adopt, export, moves
+from train import adopt, curvature, export, moves
 from train.compare import Comparison, compare, measured, report
 from train.derive import Steps, derive
 from train.evaluate import QUALITIES
 from train.gradients import search_files
 from train.holdout import Images
+from train.keeping import keep
 from train.loop import Trainer
 from train.nets import PhotoCodec
 from train.photo import PhotoTask
@@ -74,6 +75,9 @@ def _smallest_side(path: Path) -> int | None:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
 
+
+CHOOSING = 16
+"""Batches of images set aside that tell how much is kept."""
 
 SEEN = 30
 """Batches that show what layers do, before their weights are rounded."""
@@ -175,9 +179,13 @@ def _train(plan: Finetuning, images: Images) -> _Trained:
         for name, parameter in network.named_parameters():
             parameter.copy_(trainer.average.values[name])
     task = cast(PhotoTask, trainer.task)
-    unreadable = task.crops.unused
+    unreadable, share = task.crops.unused, 1.0
+    if images.set_aside:
+        root = adopt.network_of(plan.base)
+        share = keep(network.eval(), root, task.cost_on(images.set_aside, CHOOSING))
+        say(f"kept {share:.0%} of what weights moved by: best for the images set aside")
     generator = torch.Generator().manual_seed(recipe.seed)
-    seen = moves.observe(network.eval(), lambda: task.probe(generator), SEEN)
+    seen = curvature.observe(network.eval(), lambda: task.probe(generator), SEEN)
     model = recipe.build()  # its parameters stand in the order of the exported graphs
     model.load_state_dict({name: value.cpu() for name, value in network.state_dict().items()})
     steps = moves.settle(model, adopt.network_of(plan.base.base or plan.base), seen)
@@ -186,6 +194,7 @@ def _train(plan: Finetuning, images: Images) -> _Trained:
         "from": plan.base.name,
         "only": plan.only or "all",
         "images": len(images.training) - unreadable,
+        "kept": share,
         "minutes": trainer.seconds / 60,
         "steps": trainer.step,
         "pixels": trainer.pixels,

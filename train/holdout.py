@@ -1,4 +1,4 @@
-"""Which images of a folder are trained on, and which are held out to measure on."""
+"""Which images of a folder are trained on, which choose, and which are held out to measure on."""
 
 from __future__ import annotations
 
@@ -14,12 +14,19 @@ from vaecodec.images import read
 HELD_OUT = 0.1, 20
 """Share of the images that are held out, and how many at most."""
 
+SET_ASIDE = 0.1, 8
+"""Share of the others that are set aside to choose by, and how many at most."""
+
+FEWEST = 4
+"""Images of which one is set aside; of fewer, all are trained on."""
+
 
 @dataclass(frozen=True)
 class Images:
-    """Image files, to train on and to measure on."""
+    """Image files, to train on, to choose by and to measure on."""
 
     training: list[Path]
+    set_aside: list[Path]
     held_out: list[Path]
 
 
@@ -27,10 +34,11 @@ def split(folders: Sequence[Path], holdout: Sequence[Path] = ()) -> Images:
     """Return the images of folders, those to measure on apart.
 
     These are the images of `holdout`, files or folders, if there are any; else every tenth file, at
-    least 1 and at most 20, that can be read. Raises ValueError where too few are left.
+    least 1 and at most 20, that can be read. Of the others every tenth, 1 to 8, is set aside, where
+    there are enough. Raises ValueError where too few are left.
     """
     files = image_files(folders)
-    held = _readable(image_files(holdout)) if holdout else _spread(files)
+    held = _readable(image_files(holdout)) if holdout else _spread(files, *HELD_OUT)
     apart = {path.resolve() for path in held}
     training = [path for path in files if path.resolve() not in apart]
     if not training or not held:
@@ -39,11 +47,11 @@ def split(folders: Sequence[Path], holdout: Sequence[Path] = ()) -> Images:
             f"{where} has {len(files)} images; 2 or more that can be read are needed, one of them "
             "to measure on"
         )
-    return Images(training, held)
+    aside = _spread(training, *SET_ASIDE) if len(training) >= FEWEST else []
+    return Images([path for path in training if path not in aside], aside, held)
 
 
-def _spread(files: Sequence[Path]) -> list[Path]:
-    share, most = HELD_OUT
+def _spread(files: Sequence[Path], share: float, most: int) -> list[Path]:
     count = min(max(1, round(share * len(files))), most) if len(files) > 1 else 0
     found: list[Path] = []
     for i in range(count):

@@ -63,9 +63,8 @@ class PhotoTask:
         """network: what to train, started already; None builds the recipe's, untrained."""
         self.recipe, self.device = recipe, device
         data, self._started = recipe.data, network is not None
-        # Text is never upside down: pictures of one kind are tuned to as they stand.
-        shapes = Shapes(data.crop, data.scales, extend=self._started, turn=not self._started)
-        self.crops = Crops(images, shapes, device, silent=rank > 0)
+        self._shapes = Shapes(data.crop, data.scales, extend=self._started)
+        self.crops = Crops(images, self._shapes, device, silent=rank > 0)
         torch.manual_seed(recipe.seed)
         self.model: PhotoCodec = (network or recipe.build()).to(device)
         self.run: Callable[[Tensor, Tensor], Output] = self.model
@@ -115,6 +114,23 @@ class PhotoTask:
         """Return `probe_of` of a batch."""
         crops, quality = self.draw(0, generator)
         return probe_of(self.model(crops, quality), self.recipe.lambdas(quality), self._middle)
+
+    def cost_on(self, images: Sequence[Path], count: int) -> Callable[[], float]:
+        """Return what gives the network's loss on `count` batches of images, always the same."""
+        generator = torch.Generator().manual_seed(self.recipe.seed)
+        size = self.recipe.data.batch
+        crops = Crops(images, self._shapes, self.device, silent=True)
+        quality = torch.linspace(0, 100, count * size, device=self.device)
+        order = torch.randperm(len(quality), generator=generator).to(self.device)
+        batches = [(crops.batch(size, generator), q) for q in quality[order].split(size)]
+
+        @torch.no_grad()
+        def cost() -> float:
+            lambdas = self.recipe.lambdas
+            losses = [loss_of(self.model(x, q), lambdas(q), self._middle) for x, q in batches]
+            return float(torch.stack(losses).mean())
+
+        return cost
 
     def _output(self, crops: Tensor, quality: Tensor) -> Output:
         if self.run is self.model or not self._compiles:
