@@ -23,18 +23,21 @@ from tests.commands import process  # noqa: E402
 from tests.training import ROOT, photographs, recipe  # noqa: E402
 from train import adopt, compare, curvature, derive, export, finetune, holdout, moves  # noqa: E402
 from train.__main__ import main  # noqa: E402
+from train.curves import decibels  # noqa: E402
 from train.keeping import keep  # noqa: E402
 from train.loop import Trainer  # noqa: E402
-from train.nets import Output  # noqa: E402
+from train.nets import Output, depth_to_space  # noqa: E402
 from train.photo import PhotoTask, probe_of  # noqa: E402
 from train.prior import WEIGHT_MAX  # noqa: E402
 from train.recipes import Data, Loss, Model  # noqa: E402
 from train.release import release  # noqa: E402
+from train.validation import _point, pad  # noqa: E402
 from vaecodec import difference  # noqa: E402
 from vaecodec.bundle import Bundle, available, find  # noqa: E402
 from vaecodec.codec import Codec  # noqa: E402
 from vaecodec.difference import Kind  # noqa: E402
 from vaecodec.errors import ModelError  # noqa: E402
+from vaecodec.images import read  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -334,6 +337,29 @@ def test_crops_fit_most_images(tmp_path, models):
     assert crop_for(20, *[300] * 19) == (128, 1)
 
 
+# Grey
+
+
+def test_estimates_of_grey_pictures_are_those_of_files(models, plaids):
+    bundle = Bundle.open(models / "small")
+    network = adopt.network_of(bundle)
+    with torch.no_grad():  # colours apart, one of them beyond what bytes hold: as files have it
+        network.decoder.leave.bias.view(64, 3)[:, 0] += 0.4
+        network.decoder.leave.bias.view(64, 3)[:, 2] -= 0.4
+    pixels = read(plaids / "1.png").pixels
+    image = torch.from_numpy(np.repeat(pixels, 3, 2))
+    with torch.no_grad():
+        _, estimate, _ = _point(network, image, 50.0)
+        output = network(pad(image, 64)[None], torch.tensor([50.0]))
+    height, width, _ = pixels.shape
+    colours = (depth_to_space(output.blocks)[0, :height, :width] * 255).numpy()
+    found = np.clip(np.floor(colours + 0.5), 0, 255)
+    assert estimate == decibels(pixels, ((found.sum(2, keepdims=True) + 1) // 3).astype(np.uint8))
+    # And training sees every colour by itself, not what their mean makes up for.
+    wrong = (colours - pixels) ** 2 / 255**2
+    assert output.squared_error.item() >= 0.9 * wrong.mean()
+
+
 # How much is kept
 
 
@@ -401,7 +427,9 @@ def test_a_short_run_improves_and_its_files_open_after_a_restart(plaids, tmp_pat
 def test_a_model_that_gained_nothing_is_refused(plaids, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(compare.Comparison, "gain", 0.1)
     assert tune(plaids, tmp_path, minutes="0.001") == 1
-    assert "mine is no better than small" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "mine is no better than small" in error
+    assert "| against small |" in error  # where it is worse
     assert sorted(p.name for p in tmp_path.iterdir()) == ["plaids"]
 
 

@@ -126,6 +126,7 @@ def finetune(plan: Finetuning, images: Images) -> tuple[Path, str]:
                 "nothing is written. Hold out larger images"
             )
         if not found.gain < 0:
+            say(text)  # where it is worse is what one needs to know to do better
             raise ValueError(
                 f"{plan.name} is no better than {plan.base.name} on the images held out "
                 f"({found.gain:+.1f} % bits at equal PSNR): nothing is written. More images like "

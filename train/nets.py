@@ -35,17 +35,6 @@ def depth_to_space(blocks: Tensor) -> Tensor:
     return x.reshape(n, h * BLOCK, w * BLOCK, 3)
 
 
-def _grey_where(pixels: Tensor, blocks: Tensor) -> Tensor:
-    """Return decoded blocks (N, 192, h, w) with the mean of their colours where a crop is grey.
-
-    pixels: the crops, uint8 (N, H, W, 3). A grey file is decoded to that mean, so training a model
-    for grey pictures has to see it.
-    """
-    grey = (pixels == pixels[..., :1]).flatten(1).all(1).view(-1, 1, 1, 1, 1)
-    colours = blocks.unflatten(1, (BLOCK * BLOCK, 3))
-    return torch.where(grey, colours.mean(2, keepdim=True), colours).flatten(1, 2)
-
-
 class Block(nn.Module):
     """x + scale * wide(act(narrow(depthwise(x / scale)))): mixes 3x3 positions, then channels.
 
@@ -119,7 +108,7 @@ class Output(NamedTuple):
     squared_error: Tensor
     """(N,) mean squared error of samples in 0..1."""
     blocks: Tensor
-    """(N, 192, H/8, W/8) decoded pixels as blocks, in 0..1, not clipped; grey of grey crops."""
+    """(N, 192, H/8, W/8) decoded pixels as blocks, in 0..1, not clipped."""
     coded: Coded
 
 
@@ -176,6 +165,8 @@ class PhotoCodec(nn.Module):
         y = self.encoder(target) * torch.exp(log_gain)[:, :, None, None]
         coded = self.prior(y, mix, log_gain)
         inverse = torch.exp(mix @ self.log_inverse)[:, :, None, None]
-        blocks = _grey_where(pixels, self.decoder(coded.y_hat * inverse))
+        # Of grey crops, too, each colour: were only their mean to be right, colours would drift
+        # apart, to where bytes end on black and white, and in the grey parts of coloured pictures.
+        blocks = self.decoder(coded.y_hat * inverse)
         squared_error = (blocks - target).square().mean((1, 2, 3))
         return Output(coded.bits, squared_error, blocks, coded)

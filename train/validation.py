@@ -110,5 +110,7 @@ def _point(model: PhotoCodec, image: Tensor, quality: float) -> tuple[float, flo
     output = model(pad(image, 64)[None], torch.tensor([quality], device=image.device))
     pixels = depth_to_space(output.blocks)[0, :height, :width] * 255
     decoded = (pixels + 0.5).floor().clamp(0, 255).to(torch.uint8)
+    if (image == image[..., :1]).all():  # a grey file is decoded to the mean of what is in bytes
+        decoded = ((decoded.sum(2, keepdim=True) + 1) // 3).to(torch.uint8).expand_as(decoded)
     bpp = bits_per_pixel(output.bits.item() / 8 + FRAME_BYTES, width, height)
     return bpp, decibels(image.cpu().numpy(), decoded.cpu().numpy()), decoded
