@@ -256,17 +256,10 @@ def test_integers_of_the_prior_stay_within_their_bounds(models):
     assert (layer.weight / unit).abs().max() <= WEIGHT_MAX
 
 
-def test_a_transposed_layer_is_a_matrix_with_an_output_for_each_phase():
+@pytest.mark.parametrize("kind", [torch.nn.Conv2d, torch.nn.ConvTranspose2d])
+def test_a_layer_with_a_stride_is_a_matrix_of_patches_or_of_phases(kind):
     torch.manual_seed(0)
-    layer = torch.nn.ConvTranspose2d(5, 3, 2, stride=2, bias=False)
-    x = torch.randn(2, 5, 4, 6)
-    found = curvature.as_matrix(layer, layer.weight) @ curvature.inputs_of(layer, x)
-    assert torch.allclose(found, curvature.outputs_of(layer, layer(x)), atol=1e-6)
-
-
-def test_a_layer_with_a_stride_is_a_matrix_of_patches():
-    torch.manual_seed(0)
-    layer = torch.nn.Conv2d(5, 3, 2, stride=2, bias=False)
+    layer = kind(5, 3, 2, stride=2, bias=False)
     x = torch.randn(2, 5, 4, 6)
     found = curvature.as_matrix(layer, layer.weight) @ curvature.inputs_of(layer, x)
     assert torch.allclose(found, curvature.outputs_of(layer, layer(x)), atol=1e-6)
