@@ -26,7 +26,7 @@ from train.__main__ import main  # noqa: E402
 from train.curves import decibels  # noqa: E402
 from train.keeping import keep  # noqa: E402
 from train.loop import Trainer  # noqa: E402
-from train.nets import Output, depth_to_space  # noqa: E402
+from train.nets import Output, depth_to_space, space_to_depth  # noqa: E402
 from train.photo import PhotoTask, probe_of  # noqa: E402
 from train.prior import WEIGHT_MAX  # noqa: E402
 from train.recipes import Data, Loss, Model  # noqa: E402
@@ -453,6 +453,22 @@ def test_a_tuned_model_can_be_tuned_on(plaids, tmp_path, monkeypatch):
     assert bundle.manifest["training"]["from"] == "first"
     recipes = [find(name).manifest["training"]["recipe"] for name in ("first", "mine")]
     assert recipes[0] == recipes[1]
+
+
+def test_what_moved_before_and_is_left_alone_is_kept(plaids, tmp_path, monkeypatch):
+    monkeypatch.setattr(compare.Comparison, "gain", -0.1)
+    grey = ["--holdout", plaids / "1.png"]
+    assert tune(plaids, tmp_path, *grey) == 0
+    (tmp_path / "mine").rename(tmp_path / "first")
+    manifest = json.loads((tmp_path / "first" / "manifest.json").read_text())
+    (tmp_path / "first" / "manifest.json").write_text(json.dumps(manifest | {"name": "first"}))
+    arguments = ["finetune", plaids, "--from", "first", "--name", "mine", "--out", tmp_path, *grey]
+    assert main([*map(str, arguments), "--minutes", "0.01", "--only", "decoder"]) == 0
+    blocks = space_to_depth(smooth()[0]).float() / 255
+    with torch.no_grad():
+        names = "small", "first", "mine"
+        small, first, mine = (adopt.network_of(find(name)).encoder(blocks) for name in names)
+    assert (mine - first).norm() < 0.6 * (first - small).norm()  # 0.3; 0.96 if not seen
 
 
 def test_a_name_that_is_taken_is_refused_before_the_training(plaids, tmp_path, capsys):

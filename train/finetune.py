@@ -185,6 +185,8 @@ def _train(plan: Finetuning, images: Images) -> _Trained:
         root = adopt.network_of(plan.base)
         share = keep(network.eval(), root, task.cost_on(images.set_aside, CHOOSING))
         say(f"kept {share:.0%} of what weights moved by: best for the images set aside")
+    # Of all weights: those that were left alone now may have moved before, and are rounded, too.
+    network.requires_grad_(True)
     generator = torch.Generator().manual_seed(recipe.seed)
     seen = curvature.observe(network.eval(), lambda: task.probe(generator), SEEN)
     model = recipe.build()  # its parameters stand in the order of the exported graphs
