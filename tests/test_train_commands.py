@@ -17,7 +17,7 @@ from train.evaluate import Row  # noqa: E402
 
 COMMANDS = (
     *("fit", "evaluate", "export", "efforts", "gradients", "exact", "stress", "strip", "curves"),
-    *("plot", "reproduce", "finetune", "standings", "monotony", "sheets"),
+    *("plot", "reproduce", "finetune", "standings", "monotony", "sheets", "pages"),
 )
 
 

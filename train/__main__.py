@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         _plot,
         _reproduce,
         _sheets,
+        _pages,
     ):
         add(group)
     return parser
@@ -162,6 +163,12 @@ def _sheets(group: Group) -> None:
     p.add_argument("--out", type=Path, required=True, help="folder of the sheets")
     p.add_argument("--rows", type=number, default=16, help="of images")
     p.add_argument("--columns", type=number, default=16, help="of images")
+
+
+def _pages(group: Group) -> None:
+    p = command(group, commands.pages, "pages")
+    p.add_argument("photographs", metavar="PHOTOS", type=folder, help="to draw them with")
+    p.add_argument("--out", type=Path, required=True, help="folder of the pages' folders")
 
 
 def _export(group: Group) -> None:

@@ -114,6 +114,16 @@ def sheets(options: Namespace) -> None:
         pictures.save(sheet, options.out / f"sheet-{number:03}.png")
 
 
+def pages(options: Namespace) -> None:
+    """Draw pages like screenshots, to choose by how few images are trained on.
+
+    OUT/train has five, OUT/fonts four with other letters, OUT/colours four in other colours, too.
+    """
+    from train.pages import draw
+
+    print(*draw(options.photographs, options.out), sep="\n")
+
+
 def evaluate(options: Namespace) -> None:
     """Measure MODEL on real files of IMAGES.
 
