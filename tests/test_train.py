@@ -16,7 +16,7 @@ from train import checkpoints, recipes  # noqa: E402
 from train.checkpoints import Weights  # noqa: E402
 from train.loop import Trainer  # noqa: E402
 from train.nets import depth_to_space  # noqa: E402
-from train.optim import Average  # noqa: E402
+from train.optim import Average, optimisers, set_rate  # noqa: E402
 from train.recipes import Data, Model  # noqa: E402
 from train.schedule import Clock, Plan, stopping  # noqa: E402
 from train.validation import Validation  # noqa: E402
@@ -86,7 +86,7 @@ def test_of_grey_crops_each_colour_is_trained(trainer):
         output = trainer.model.eval()(pixels, torch.tensor([50.0]))
     found = depth_to_space(output.blocks)
     assert (found[..., 0] - found[..., 1]).abs().max() > 1e-3
-    errors = (found - pixels / 255).square().mean((1, 2, 3))
+    errors = (found.clamp(0, 1) - pixels / 255).square().mean((1, 2, 3))
     assert torch.allclose(output.squared_error, errors)
 
 
@@ -229,6 +229,37 @@ def test_the_average_forgets_faster_where_rates_are_low(trainer):
         moved = (average.values[name] - before[name]).norm() / (now - before[name]).norm()
         kept.append(1 - moved.item())
     assert kept == pytest.approx([0.99, 0.98, 0.0, 0.0], abs=1e-3)
+
+
+def test_a_pull_takes_weights_back_to_where_they_began(trainer):
+    trainer.optimisers = optimisers(trainer.model, trainer.recipe.optimiser, pull=0.25)
+    origin = parameters(trainer)
+    losses(trainer, 2)
+    moved = parameters(trainer)
+    *_, pull = trainer.optimisers
+    for factor, left in ((1.0, 0.75), (0.5, 0.75 * 0.875)):  # as much less as the rates are
+        set_rate(trainer.optimisers, factor)
+        pull.step()
+        for name, now in parameters(trainer).items():
+            expected = origin[name] + left * (moved[name] - origin[name])
+            assert torch.allclose(now, expected, atol=1e-6), name
+    assert any((moved[name] != origin[name]).any() for name in origin)
+
+
+@pytest.mark.parametrize(("dark", "error"), [(255, 0.0), (0, 0.5)])
+def test_whiter_than_white_is_white(trainer, dark, error):
+    """What bytes cut off is no error, and no reason to move, where the original ends there, too."""
+    with torch.no_grad():
+        trainer.model.decoder.leave.weight.zero_()
+        trainer.model.decoder.leave.bias.fill_(1.5)
+    pixels = torch.full((1, 64, 64, 3), 255, dtype=torch.uint8)
+    pixels[:, :, ::2] = dark
+    found = trainer.model(pixels, torch.tensor([50.0])).squared_error
+    assert found.item() == pytest.approx(error)
+    found.sum().backward()
+    slope = trainer.model.decoder.leave.bias.grad.view(8, 8, 3)
+    assert (slope[:, 1::2] == 0).all()
+    assert (slope[:, ::2] > 0).all() == (error > 0)
 
 
 def test_the_model_has_its_own_weights_again_after_a_failure(trainer):

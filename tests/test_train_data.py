@@ -1,6 +1,6 @@
 """What a run is made of: recipes and images."""
 
-from itertools import pairwise
+from itertools import pairwise, permutations
 
 import pytest
 
@@ -9,6 +9,7 @@ torch = pytest.importorskip("torch")
 from tests.training import RECIPE, photographs, recipe  # noqa: E402
 from train import recipes  # noqa: E402
 from train.data import TURN, Crops, Shapes  # noqa: E402
+from train.recolour import recoloured  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -109,3 +110,40 @@ def test_more_images_than_the_memory_holds_take_turns(images):
     turns = [seen[i] for i in range(0, len(seen), TURN)]
     assert turns[:3] == turns[3:]
     assert sum(a != b for a, b in pairwise(seen)) == len(seen) // TURN
+
+
+# Other colours
+
+
+def test_recoloured_crops_have_other_colours_and_the_same_shapes():
+    generator = torch.Generator().manual_seed(1)
+    crop = torch.randint(0, 256, (64, 64, 3), dtype=torch.uint8, generator=generator)
+    crop[0, 0], crop[0, 1] = 0, 255
+    orders, turned, whole = set(), 0, 0
+    for _ in range(100):
+        other = recoloured(crop, generator)
+        assert other.dtype == torch.uint8
+        assert other.shape == crop.shape
+        flat = torch.cat([crop, other], 2).reshape(-1, 6).T.double()
+        like = torch.corrcoef(flat)[:3, 3:]
+        orders.add(tuple(like.abs().argmax(0).tolist()))
+        assert (like.abs().amax(0) > 0.999).all()  # each a straight line of one
+        black, white = other[0, 0].tolist(), other[0, 1].tolist()
+        assert len({*black}) == len({*white}) == 1  # what was grey is grey
+        assert abs(white[0] - black[0]) >= 127
+        turned += white < black
+        whole += abs(white[0] - black[0]) == 255
+    assert orders == {*permutations(range(3))}
+    assert 35 < turned < 65
+    assert 35 < whole < 65
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_so_many_crops_have_other_colours(images, share):
+    places, shapes, device = [images], Shapes(64, (1.0,)), torch.device("cpu")
+    plain = Crops(places, shapes, device)
+    other = Crops(places, shapes, device, recolour=share)
+    draw = [crops.batch(200, torch.Generator().manual_seed(2)) for crops in (plain, other)]
+    changed = (draw[0] != draw[1]).flatten(1).any(1).float().mean().item()
+    # Of six orders one is the same, and of those a quarter is neither turned nor pressed.
+    assert changed == pytest.approx(share * 23 / 24, abs=0.1)

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from train.progress import Progress, say
+from train.recolour import recoloured
 from vaecodec.errors import ImageError
 from vaecodec.images import read
 
@@ -83,7 +84,8 @@ class Crops:
 
     Of more images than `memory` bytes hold, so many are held at a time: after every TURN batches
     the oldest gives way to the next file, which is decoded beside the training. unused: how many of
-    those that came first cannot be read or are too small.
+    those that came first cannot be read or are too small. recolour: the share of crops that are
+    given other colours.
 
     Raises FileNotFoundError where there is no such place, ValueError where no image is usable.
     """
@@ -95,8 +97,9 @@ class Crops:
         device: torch.device,
         silent: bool = False,
         memory: int = MEMORY,
+        recolour: float = 0.0,
     ) -> None:
-        self._shapes, self._device = shapes, device
+        self._shapes, self._device, self._recolour = shapes, device, recolour
         files = image_files(places)
         # Shuffled: those that are held first stand for all, whatever the folders are sorted by.
         order = random.Random(0).sample(files, len(files))
@@ -150,7 +153,14 @@ class Crops:
         chosen = torch.multinomial(self.weights, count, True, generator=generator).tolist()
         numbers = torch.rand(count, 5, generator=generator).tolist()
         pairs = zip(chosen, numbers, strict=True)
-        return torch.stack([self._crop(self.images[i], *row) for i, row in pairs])
+        crops = [self._crop(self.images[i], *row) for i, row in pairs]
+        if self._recolour:
+            chance = torch.rand(count, generator=generator).tolist()
+            crops = [
+                recoloured(crop, generator) if number < self._recolour else crop
+                for crop, number in zip(crops, chance, strict=True)
+            ]
+        return torch.stack(crops)
 
     def _crop(
         self, image: Tensor, y: float, x: float, flip_y: float, flip_x: float, turn: float

@@ -51,6 +51,15 @@ crops gain more in the same time (docs/experiments.md)."""
 WARMUP = 20
 """Steps over which they rise: the network is trained already."""
 
+FEW = 5
+"""Images that are few: of n times as many, what follows is a nth."""
+
+PULL = 0.004
+"""Share of the way back to the network that it came from, in each step at full rates."""
+
+RECOLOUR = 0.5
+"""Share of the crops that are given other colours."""
+
 
 def recipe_for(bundle: Bundle, files: Sequence[Path]) -> Recipe:
     """Return how a photo bundle is trained on: images at their own scale, crops that fit most."""
@@ -168,9 +177,11 @@ def _train(plan: Finetuning, images: Images) -> _Trained:
     network = adopt.network_of(plan.base)
     _freeze(network, plan.only)
     recipe = recipe_for(plan.base, images.training)
+    few = min(1.0, FEW / len(images.training))
+    pull, recolour = PULL * few, RECOLOUR * few
 
     def make(recipe: Any, places: Any, device: torch.device, rank: int, _world: int) -> PhotoTask:
-        return PhotoTask(recipe, places, device, rank, network)
+        return PhotoTask(recipe, places, device, rank, network, pull, recolour)
 
     trainer = Trainer(recipe, images.training, None, make)
     if not trainer.fit(Plan(plan.minutes, ANNEAL)):
@@ -197,6 +208,8 @@ def _train(plan: Finetuning, images: Images) -> _Trained:
         "from": plan.base.name,
         "only": plan.only or "all",
         "images": len(images.training) - unreadable,
+        "pull": pull,
+        "recolour": recolour,
         "kept": share,
         "minutes": trainer.seconds / 60,
         "steps": trainer.step,

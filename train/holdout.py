@@ -17,8 +17,8 @@ HELD_OUT = 0.1, 20
 SET_ASIDE = 0.1, 8
 """Share of the others that are set aside to choose by, and how many at most."""
 
-FEWEST = 4
-"""Images of which one is set aside; of fewer, all are trained on."""
+FEWEST = 10
+"""Images of which one is set aside; of fewer, all are trained on, as all are needed."""
 
 
 @dataclass(frozen=True)

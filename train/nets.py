@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from train.prior import Coded, Prior
+from train.prior import Coded, Prior, clamp
 
 BLOCK = 8
 COEFFICIENTS = 3 * BLOCK * BLOCK
@@ -106,7 +106,7 @@ class Output(NamedTuple):
     bits: Tensor
     """(N,) estimated bits."""
     squared_error: Tensor
-    """(N,) mean squared error of samples in 0..1."""
+    """(N,) mean squared error of samples in 0..1, decoded ones clipped."""
     blocks: Tensor
     """(N, 192, H/8, W/8) decoded pixels as blocks, in 0..1, not clipped."""
     coded: Coded
@@ -168,5 +168,6 @@ class PhotoCodec(nn.Module):
         # Of grey crops, too, each colour: were only their mean to be right, colours would drift
         # apart, to where bytes end on black and white, and in the grey parts of coloured pictures.
         blocks = self.decoder(coded.y_hat * inverse)
-        squared_error = (blocks - target).square().mean((1, 2, 3))
+        # Clipped, as in bytes: whiter than white is white, and what is drawn on it may ring there.
+        squared_error = (clamp(blocks, 0, 1) - target).square().mean((1, 2, 3))
         return Output(coded.bits, squared_error, blocks, coded)

@@ -67,6 +67,27 @@ class Muon(torch.optim.Optimizer):
                     p.add_(update.view_as(p), alpha=scale)
 
 
+class Pull(torch.optim.Optimizer):
+    """Takes parameters back towards where they began, by a share of the way in each step.
+
+    What gradients do not keep asking for is forgotten: of few images a network learns what they
+    have in common (Li et al., 2018, "Explicit inductive bias for transfer learning with
+    convolutional networks", arXiv 1802.01483). Takes its step after those of the others.
+    """
+
+    def __init__(self, params: Iterable[nn.Parameter], share: float) -> None:
+        super().__init__(params, {"lr": share})
+        for group in self.param_groups:
+            for p in group["params"]:
+                self.state[p]["origin"] = p.detach().clone()
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override] # without the closure that nobody gives
+        for group in self.param_groups:
+            params = group["params"]
+            torch._foreach_lerp_(params, [self.state[p]["origin"] for p in params], group["lr"])
+
+
 LINEAR = {
     "encoder.enter.weight",
     "encoder.down.weight",
@@ -76,12 +97,14 @@ LINEAR = {
 """The linear transforms that the KLT filled in."""
 
 
-def optimisers(model: nn.Module, settings: Optimiser) -> list[torch.optim.Optimizer]:
+def optimisers(
+    model: nn.Module, settings: Optimiser, pull: float = 0.0
+) -> list[torch.optim.Optimizer]:
     """Return the optimisers of a model's parameters, with base learning rates in each group.
 
     Inner 1x1 matrices: Muon. The linear transforms that the KLT filled in: AdamW at a third of its
     rate. Tables per quality level: AdamW at their own, higher rate. Everything else: AdamW.
-    Frozen parameters stay out.
+    Frozen parameters stay out. pull: the share of Pull, from where the model is now; 0 for none.
     """
     matrices, linear, tables, rest = [], [], [], []
     for name, p in model.named_parameters():
@@ -102,6 +125,8 @@ def optimisers(model: nn.Module, settings: Optimiser) -> list[torch.optim.Optimi
     ]
     adamw = torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=0.0)
     result: list[torch.optim.Optimizer] = [Muon(matrices, settings.muon), adamw]
+    if pull:
+        result.append(Pull([*matrices, *linear, *tables, *rest], pull))
     for optimiser in result:
         for group in optimiser.param_groups:
             group["base"] = group["lr"]

@@ -59,12 +59,18 @@ class PhotoTask:
         device: torch.device,
         rank: int,
         network: PhotoCodec | None = None,
+        pull: float = 0.0,
+        recolour: float = 0.0,
     ) -> None:
-        """network: what to train, started already; None builds the recipe's, untrained."""
-        self.recipe, self.device = recipe, device
+        """network: what to train, started already; None builds the recipe's, untrained.
+
+        pull: the share of the way back to it that each step takes. recolour: the share of crops
+        that are given other colours.
+        """
+        self.recipe, self.device, self._pull = recipe, device, pull
         data, self._started = recipe.data, network is not None
         self._shapes = Shapes(data.crop, data.scales, extend=self._started)
-        self.crops = Crops(images, self._shapes, device, silent=rank > 0)
+        self.crops = Crops(images, self._shapes, device, silent=rank > 0, recolour=recolour)
         torch.manual_seed(recipe.seed)
         self.model: PhotoCodec = (network or recipe.build()).to(device)
         self.run: Callable[[Tensor, Tensor], Output] = self.model
@@ -75,7 +81,7 @@ class PhotoTask:
             self.run = torch.compile(self.model, dynamic=False)
 
     def optimisers(self) -> list[torch.optim.Optimizer]:
-        return optimisers(self.model, self.recipe.optimiser)
+        return optimisers(self.model, self.recipe.optimiser, self._pull)
 
     def planned(self, plan: Plan) -> Plan:
         return plan
