@@ -52,7 +52,7 @@ WARMUP = 20
 """Steps over which they rise: the network is trained already."""
 
 FEW = 5
-"""Images that are few: of n times as many, what follows is a nth."""
+"""Images that are few: of n times as many, what follows is an nth."""
 
 PULL = 0.004
 """Share of the way back to the network that it came from, in each step at full rates."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import itertools
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,6 @@ BAR = 30
 """Height of the title of a window, in pixels."""
 
 Colour = tuple[int, int, int]
-Paint = Callable[["_Window"], None]
 
 PAPERS: dict[tuple[bool, bool], tuple[Colour, ...]] = {
     (False, False): ((255, 255, 255), (255, 255, 255), (250, 248, 240)),
