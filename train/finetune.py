@@ -29,7 +29,7 @@ from train.loop import Trainer
 from train.nets import PhotoCodec
 from train.photo import PhotoTask
 from train.progress import say
-from train.recipes import Data, Recipe
+from train.recipes import RATES, Data, Recipe
 from train.release import claims_image
 from train.schedule import Plan
 from vaecodec import difference, received, store
@@ -52,9 +52,12 @@ WARMUP = 20
 """Steps over which they rise: the network is trained already."""
 
 FEW = 5
-"""Images that are few: of n times as many, what follows is an nth."""
+"""Images that are few. For n times as many, what follows departs an nth as far from the usual."""
 
-PULL = 0.004
+RATE = 0.5
+"""Of the recipe's rates."""
+
+PULL = 0.001
 """Share of the way back to the network that it came from, in each step at full rates."""
 
 RECOLOUR = 0.5
@@ -62,7 +65,10 @@ RECOLOUR = 0.5
 
 
 def recipe_for(bundle: Bundle, files: Sequence[Path]) -> Recipe:
-    """Return how a photo bundle is trained on: images at their own scale, crops that fit most."""
+    """Return how a photo bundle is trained on: images at their own scale, crops that fit most.
+
+    The fewer the images, the lower the rates: what steps add up to is to be what images share.
+    """
     recipe = adopt.recipe_of(bundle.base or bundle)  # a tuned one's is changed already
     sides = sorted(filter(None, map(_smallest_side, files[:: -(-len(files) // 200)])))
     if not sides:
@@ -70,11 +76,18 @@ def recipe_for(bundle: Bundle, files: Sequence[Path]) -> Recipe:
     fits = sides[len(sides) // 10] // 64 * 64
     crop = max(64, min(CROP, recipe.data.crop, fits))
     batch = max(1, recipe.data.batch * recipe.data.crop**2 // (2 * crop**2))
+    rate = 1 - (1 - RATE) * _fewness(files)
+    rates = {name: rate * getattr(recipe.optimiser, name) for name in RATES}
     return dataclasses.replace(
         recipe,
         data=Data(crop, batch, (1.0,)),
-        optimiser=dataclasses.replace(recipe.optimiser, warmup=WARMUP),
+        optimiser=dataclasses.replace(recipe.optimiser, warmup=WARMUP, **rates),
     )
+
+
+def _fewness(files: Sequence[Path]) -> float:
+    """Return how much is to be done about that images are few, 0..1."""
+    return min(1.0, FEW / len(files))
 
 
 def _smallest_side(path: Path) -> int | None:
@@ -177,7 +190,7 @@ def _train(plan: Finetuning, images: Images) -> _Trained:
     network = adopt.network_of(plan.base)
     _freeze(network, plan.only)
     recipe = recipe_for(plan.base, images.training)
-    few = min(1.0, FEW / len(images.training))
+    few = _fewness(images.training)
     pull, recolour = PULL * few, RECOLOUR * few
 
     def make(recipe: Any, places: Any, device: torch.device, rank: int, _world: int) -> PhotoTask:

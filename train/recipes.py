@@ -98,6 +98,10 @@ class Optimiser:
     """Steps over which the rates rise from zero."""
 
 
+RATES = ("muon", "adamw", "linear", "tables")
+"""The learning rates of an `Optimiser`."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A run of the photo codec; nothing outside it changes the result but images and time."""
