@@ -331,7 +331,7 @@ def test_crops_fit_most_images(tmp_path, models):
     assert crop_for(20, *[300] * 19) == (128, 1)
 
 
-@pytest.mark.parametrize("count, share", [(2, 0.5), (5, 0.5), (10, 0.75), (500, 0.995)])
+@pytest.mark.parametrize(("count", "share"), [(2, 0.5), (5, 0.5), (10, 0.75), (500, 0.995)])
 def test_the_fewer_the_images_the_lower_the_rates(tmp_path, models, count, share):
     Image.new("L", (64, 64)).save(tmp_path / "0.png")
     bundle = Bundle.open(models / "small")
